@@ -1,0 +1,183 @@
+"""The checkpoint folder: everything that turns a vector into text, loadable offline and moved by copying.
+
+    model.safetensors   EMA weights, float32
+    config.json         `CheckpointConfig`: format version, architecture, recipe of the pairs, training, statistics
+    tokenizer.json ...  the decoder's tokenizer
+    README.md           a model card with the measured figures
+
+Nothing is unpickled. A folder appears whole or not at all. The state that training resumes from is kept elsewhere.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from embinv.data.alignment import TextTokenizer
+from embinv.data.schema import PairsRecipe
+from embinv.models.mdlm import ConditionalMDLM, MDLMConfig
+
+FORMAT_VERSION = 1
+
+
+class EmbeddingStatistics(BaseModel):
+    """What the training embeddings look like, to recognise vectors that come from elsewhere."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: int
+    norm_mean: float
+    norm_std: float
+    mean: list[float]
+    std: list[float]
+
+
+class CheckpointConfig(BaseModel):
+    """config.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    family: Literal["mdlm"] = "mdlm"
+    model: MDLMConfig
+    pairs: PairsRecipe = Field(description="the recipe of the data: encoder, tokenizer hash, special ids, L")
+    training: dict[str, Any] = Field(description="steps, seconds, samples per second, figures of the validation")
+    statistics: EmbeddingStatistics
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded folder."""
+
+    config: CheckpointConfig
+    model: ConditionalMDLM
+    tokenizer: TextTokenizer
+
+
+def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
+    """Statistics of training embeddings [N, D], rounded to what a comparison needs."""
+    vectors = embeddings.astype(np.float32)
+    norms = np.linalg.norm(vectors, axis=1)
+    return EmbeddingStatistics(
+        rows=len(vectors),
+        norm_mean=round(float(norms.mean()), 6),
+        norm_std=round(float(norms.std()), 6),
+        mean=[round(float(value), 6) for value in vectors.mean(axis=0)],
+        std=[round(float(value), 6) for value in vectors.std(axis=0)],
+    )
+
+
+def save_checkpoint(
+    folder: str | Path, model: ConditionalMDLM, config: CheckpointConfig, tokenizer: TextTokenizer
+) -> None:
+    """Writes a checkpoint folder; an older one at the same place is replaced once the new one is whole."""
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+    (partial / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(str(partial))
+    (partial / "README.md").write_text(model_card(config), encoding="utf-8")
+    replace_folder(partial, folder)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Puts a finished folder in the place of an older one; what is there is always whole."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_checkpoint_config(folder: str | Path) -> CheckpointConfig:
+    """Reads config.json.
+
+    Raises:
+        ValueError: the folder is no checkpoint, or one of a format this version does not read.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"--checkpoint {folder}: no config.json; give a folder that jobs/train.py wrote")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        version = tree.get("format_version") if isinstance(tree, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(f"--checkpoint {folder}: format_version {version}, this embinv reads {FORMAT_VERSION}")
+        return CheckpointConfig.model_validate(tree)
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise ValueError(f"{path}: not a checkpoint's config ({error})") from error
+
+
+def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
+    """Loads a checkpoint folder, offline.
+
+    Raises:
+        ValueError: a part is absent, or the weights do not fit the architecture; the message names which.
+    """
+    folder = Path(folder)
+    config = read_checkpoint_config(folder)
+    tokenizer = TextTokenizer(str(folder))
+    if tokenizer.fingerprint() != config.pairs.tokenizer_hash:
+        raise ValueError(f"--checkpoint {folder}: tokenizer.json is not the one that the model was trained with")
+    model = ConditionalMDLM(config.model)
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"--checkpoint {folder}: model.safetensors cannot be read ({error})") from error
+    _require_same_tensors(weights, model.state_dict(), folder)
+    model.load_state_dict(weights)
+    return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer)
+
+
+def _require_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], folder: Path) -> None:
+    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    problems += [f"{name} is not part of the architecture" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if found[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise ValueError(f"--checkpoint {folder}: model.safetensors: " + "; ".join(sorted(problems)))
+
+
+def model_card(config: CheckpointConfig) -> str:
+    """The README.md of a checkpoint: what it inverts, how it was made, what was measured while training."""
+    encoder, training = config.pairs.encoder, config.training
+    figures = "\n".join(f"| {name} | {value} |" for name, value in training.items())
+    return f"""---
+library_name: embinv
+tags: [embedding-inversion, masked-diffusion]
+---
+# {config.name}: an inverter for {encoder.model}
+
+Recovers text from a {encoder.dim}-dimensional vector of {encoder.model}, up to {config.pairs.seq_len - 1} tokens. A
+conditional masked diffusion language model: {config.model.layers} layers, hidden {config.model.hidden}, AdaLN-Zero
+{"on" if config.model.adaln else "off"}, {config.model.pseudo_tokens} pseudo-tokens.
+
+```bash
+embinv invert --checkpoint . --vectors vectors.npy --out recovered.parquet
+```
+
+Figures of the validation split, generated from a full mask, content tokens only; `report.md` of jobs/evaluate.py has
+those of the test split with their baselines. Accuracy at a partial mask says how well gaps are filled, not how well
+a vector is inverted.
+
+| | |
+|---|---|
+{figures}
+
+Made for measuring what a store of vectors gives away. Invert only vectors that you may read.
+"""

@@ -1,0 +1,144 @@
+"""The `embinv` command: `embinv invert` for a dump of vectors, `embinv demo` for the whole way on one machine."""
+
+import argparse
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embinv.data.vectors import read_vectors
+from embinv.encoders.base import open_encoder
+from embinv.inverter import DiffusionInverter, load_inverter
+
+
+def invert(arguments: argparse.Namespace) -> None:
+    """Inverts a file of vectors, or the vector of one text.
+
+    Raises:
+        ValueError: the checkpoint, the vectors or an option cannot be used.
+    """
+    inverter = load_inverter(arguments.checkpoint, device=arguments.device, batch_size=arguments.batch_size)
+    if arguments.text is not None:
+        _invert_text(inverter, arguments)
+        return
+    if arguments.out is None:
+        raise ValueError("--vectors needs --out FILE.parquet to write the texts to")
+    out = Path(arguments.out)
+    if out.suffix != ".parquet":
+        raise ValueError(f"--out {out}: give a file that ends in .parquet")
+    ids, vectors = read_vectors(arguments.vectors, arguments.column)
+    total = len(vectors)
+    inversions = inverter.invert(
+        vectors,
+        steps=arguments.steps,
+        strategy=arguments.strategy,
+        seed=arguments.seed,
+        on_progress=lambda done: print(f"\rinverted {done:,} of {total:,}", end="", file=sys.stderr, flush=True),
+    )
+    print(file=sys.stderr)
+    table = pa.table(
+        {
+            "id": pa.array(ids),
+            "text": pa.array([inversion.text for inversion in inversions], pa.string()),
+            "confidence": pa.array([inversion.confidence for inversion in inversions], pa.float32()),
+        }
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    pq.write_table(table, partial)
+    partial.replace(out)
+    for inversion in inversions[:5]:
+        print(f"{inversion.confidence:.2f}  {inversion.text}")
+    print(f"{total:,} texts in {out}")
+
+
+def _invert_text(inverter: DiffusionInverter, arguments: argparse.Namespace) -> None:
+    """Encodes a text, forgets it, inverts the vector and says how near the result is."""
+    if not arguments.text.strip():
+        raise ValueError("--text is empty; give a text to encode and to recover")
+    encoder = open_encoder(inverter.config.pairs.encoder, device=arguments.device)
+    vector = encoder.encode([arguments.text])
+    [inversion] = inverter.invert(vector, steps=arguments.steps, strategy=arguments.strategy, seed=arguments.seed)
+    again = encoder.encode([inversion.text or " "])
+    cosine = float((vector * again).sum() / (np.linalg.norm(vector) * np.linalg.norm(again)))
+    print(f"original   {arguments.text}")
+    print(f"recovered  {inversion.text}")
+    print(f"confidence {inversion.confidence:.2f}, cosine of the two vectors {cosine:.3f}")
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """Runs jobs/demo.py in a process of its own, from the checkout that this package lies in.
+
+    Raises:
+        ValueError: the package was installed without its checkout.
+    """
+    root = Path(__file__).resolve().parent.parent
+    script = root / "jobs" / "demo.py"
+    if not script.is_file() or not (root / "configs").is_dir():
+        raise ValueError(
+            "`embinv demo` needs the source checkout (jobs/, configs/): clone the repository, then `make demo`"
+        )
+    command = [sys.executable, str(script), "--out", arguments.out, *(["--fresh"] if arguments.fresh else [])]
+    raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="embinv", description="Recover text from embedding vectors.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    one = commands.add_parser(
+        "invert",
+        help="vectors to texts",
+        description="Invert a dump of vectors, or show what one text's vector gives away.",
+        epilog="examples:\n"
+        "  embinv invert --checkpoint runs/demo/checkpoint --vectors dump.npy --out recovered.parquet\n"
+        '  embinv invert --checkpoint runs/demo/checkpoint --text "Dr. Weber moved the appointment to May 4."',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.add_argument("--checkpoint", required=True, metavar="DIR", help="folder that jobs/train.py made")
+    source = one.add_mutually_exclusive_group(required=True)
+    source.add_argument("--vectors", metavar="FILE", help=".npy [N, D], or .parquet with a column of lists")
+    source.add_argument("--text", help="encode this text, then recover it from its vector alone")
+    one.add_argument(
+        "--out", metavar="FILE", help=".parquet to write: id (row number where the file has none), text, confidence"
+    )
+    one.add_argument("--column", default="embedding", help="the vectors' column in a .parquet file (default embedding)")
+    one.add_argument("--steps", type=int, default=8, help="denoising passes (default 8)")
+    one.add_argument("--strategy", default="confidence", help="decoder (default confidence)")
+    one.add_argument("--seed", type=int, default=0, help="for decoders that sample (default 0)")
+    one.add_argument("--batch-size", type=int, default=128, help="vectors decoded together (default 128)")
+    one.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
+    one.set_defaults(run=invert)
+
+    two = commands.add_parser(
+        "demo",
+        help="the whole way on this machine, about 10 minutes",
+        description="corpus -> encode -> train -> evaluate -> serve -> invert over HTTP, on synthetic English records.",
+    )
+    two.add_argument(
+        "--out", default="runs/demo", metavar="DIR", help="folder for everything it makes (default runs/demo)"
+    )
+    two.add_argument("--fresh", action="store_true", help="delete what is there and start over")
+    two.set_defaults(run=demo)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; a user's mistake ends it with one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The YAML: one file an encoder, each section the small config of one component.
+
+Unknown keys are refused with their path and the nearest known key; `--set section.key=value` goes through the same
+check. Nothing is read from the environment.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from embinv.encoders.spec import EncoderSpec
+from embinv.models.mdlm import ModelSettings
+from embinv.training.settings import TrainingSettings
+
+
+class DataSettings(BaseModel):
+    """Which texts, how long, and how they are divided."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sources: list[str] = Field(default=["records"], description="files, folders, globs, URIs, or `records`")
+    text_column: str = Field("text", description="column or JSON key that holds the text")
+    languages: list[str] = Field(default=[], description="languages to keep; empty keeps all; unknown ones are kept")
+    rows: int | None = Field(None, gt=0, description="texts at most, in equal shares by language (--rows)")
+    min_chars: int = Field(20, ge=1)
+    max_chars: int = Field(500, ge=1)
+    seq_len: int = Field(32, ge=4, le=512, description="L: tokens the decoder writes, EOS included")
+    min_tokens: int = Field(5, ge=1, description="texts with fewer tokens are dropped")
+    tokenizer: str | None = Field(None, description="the decoder's tokenizer; null takes the encoder's")
+    validation: float = Field(0.02, gt=0, lt=0.5, description="share of the texts held out to choose a checkpoint")
+    test: float = Field(0.02, gt=0, lt=0.5, description="share of the texts held out to measure it")
+    shard_rows: int = Field(2048, gt=0, description="rows in one file; what a killed encode job does again at most")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "DataSettings":
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"data.min_chars ({self.min_chars}) is above data.max_chars ({self.max_chars})")
+        if self.min_tokens >= self.seq_len:
+            raise ValueError(f"data.min_tokens ({self.min_tokens}) must be below data.seq_len ({self.seq_len})")
+        return self
+
+
+class EncodingSettings(BaseModel):
+    """How the encode job spreads over a cluster."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    workers: int = Field(1, gt=0, description="encoder processes")
+    batch_size: int = Field(64, gt=0, description="texts in one forward pass")
+    threads: int | None = Field(None, gt=0, description="CPU threads of one encoder; null: cores / workers")
+
+
+class EvaluationSettings(BaseModel):
+    """How a checkpoint is measured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: int = Field(1000, ge=2, description="held-out texts")
+    steps: int = Field(8, gt=0, description="denoising passes from a full mask")
+    strategy: Literal["confidence"] = "confidence"
+    examples: int = Field(10, ge=0, description="originals shown beside what was recovered")
+    seed: int = 0
+
+
+class Config(BaseModel):
+    """A whole run: encoder, data, model, training, evaluation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name: /invert/<name>")
+    encoder: EncoderSpec
+    data: DataSettings = Field(default_factory=DataSettings)
+    encoding: EncodingSettings = Field(default_factory=EncodingSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the decoder's tokenizer comes from."""
+        return self.data.tokenizer or self.encoder.model
+
+    def to_yaml(self) -> str:
+        """The config as a YAML that `load_config` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config file and applies overrides.
+
+    Args:
+        path: a YAML file.
+        overrides: `section.key=value`, the value in YAML.
+
+    Raises:
+        ValueError: the file is absent, is no mapping, or does not validate; the message names each field and its fix.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"--config {path}: cannot be read ({error.strerror}); see configs/ for those that ship"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {path}: not valid YAML ({error})") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"--config {path}: expected a mapping of sections, got {type(tree).__name__}")
+    return build_config(tree, overrides, str(path))
+
+
+def build_config(tree: dict[str, Any], overrides: Sequence[str], where: str) -> Config:
+    """Validates a tree of settings with overrides on top; `where` is what messages call it.
+
+    Raises:
+        ValueError: naming each field that is wrong and its fix.
+    """
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise ValueError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"--set {override}: expected section.key=value, such as model.size=small")
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"--set {override}: {section} is a value, not a section")
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override}: the value is not valid YAML ({error})") from error
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One sentence for one validation error: where, what, and what to write instead."""
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(detail["loc"][:-1])
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.0)
+        return f"unknown key {path}; did you mean {'.'.join([*map(str, detail['loc'][:-1]), *near])}?"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"{path} is missing"
+    return message if not path or message.startswith(path) else f"{path}: {message} (got {detail['input']!r})"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        model = model.model_fields[str(part)].annotation
+    return list(model.model_fields)

@@ -1,0 +1,109 @@
+"""Reading pairs into memory, and the order in which training sees them.
+
+A split is read once, sorted by id, so that the order on disk does not matter. The order of an epoch is a
+permutation drawn from (seed, epoch) alone: any step can be found again without replaying the ones before it.
+Encoding and writing pairs is the encode job's.
+
+Shapes: N rows, L tokens, D embedding, B batch.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as pads
+
+from embinv.data.schema import matrix, read_recipe
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One split in memory.
+
+    Attributes:
+        ids: [N] int64, ascending.
+        texts: N strings.
+        langs: N language codes.
+        token_ids: [N, L] int32.
+        embeddings: [N, D] float16, as stored.
+    """
+
+    ids: np.ndarray
+    texts: list[str]
+    langs: list[str]
+    token_ids: np.ndarray
+    embeddings: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """The given rows, in the given order."""
+        return Pairs(
+            self.ids[rows],
+            [self.texts[i] for i in rows],
+            [self.langs[i] for i in rows],
+            self.token_ids[rows],
+            self.embeddings[rows],
+        )
+
+    def sample(self, rows: int, seed: int) -> "Pairs":
+        """At most `rows` rows, chosen by a seed, in a random order."""
+        order = np.random.default_rng(seed).permutation(len(self))[:rows]
+        return self.take(order)
+
+
+def read_pairs(folder: str | Path, split: str) -> Pairs:
+    """Reads one split of a pairs data set.
+
+    Raises:
+        ValueError: the folder is not a pairs data set, or the split is absent or empty.
+    """
+    recipe = read_recipe(folder)
+    files = sorted(Path(folder).glob(f"split={split}/*.parquet"))
+    if not files:
+        raise ValueError(f"{folder} has no rows in split={split}; encode more texts or raise data.{split}")
+    table = pads.dataset(files, format="parquet").to_table()
+    order = np.argsort(table["id"].to_numpy(), kind="stable")
+    table = table.take(order)
+    return Pairs(
+        table["id"].to_numpy(),
+        table["text"].to_pylist(),
+        table["lang"].to_pylist(),
+        matrix(table["token_ids"], recipe.seq_len),
+        matrix(table["embedding"], recipe.encoder.dim),
+    )
+
+
+def batch_rows(rows: int, batch: int, step: int, seed: int, rank: int = 0, world: int = 1) -> np.ndarray:
+    """The rows that one worker reads at one step.
+
+    Every step reads world x batch rows of the epoch's permutation; what does not fill a step is left for another epoch.
+
+    Args:
+        rows: N.
+        batch: B of one worker.
+        step: counted from 0 over all epochs.
+        seed: of the run.
+        rank: this worker.
+        world: number of workers.
+
+    Returns:
+        [B] int64.
+
+    Raises:
+        ValueError: there are fewer rows than one step reads.
+    """
+    per_step = batch * world
+    steps_per_epoch = rows // per_step
+    if steps_per_epoch == 0:
+        raise ValueError(f"{rows} training rows do not fill one step of {per_step}; lower training.batch_size")
+    epoch, place = divmod(step, steps_per_epoch)
+    start = place * per_step + rank * batch
+    return _permutation(rows, seed, epoch)[start : start + batch]
+
+
+@lru_cache(maxsize=2)
+def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(rows)

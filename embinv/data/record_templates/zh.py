@@ -1,0 +1,125 @@
+"""Chinese (simplified) records: templates, patterns and word lists, in the notation of `embinv.data.records`. Data only."""
+
+LOCALE: str = "zh_CN"
+
+FAKER: dict[str, str] = {
+    "last": "last_name",
+    "first_m": "first_name_male",
+    "first_f": "first_name_female",
+    "town": "city_name",
+    "firm": "company",
+}
+
+WORDS: dict[str, str] = {
+    "metropolis": """北京, 上海, 广州, 深圳, 杭州, 成都, 武汉, 南京, 重庆, 西安, 天津, 苏州, 青岛, 长沙, 大连,
+        厦门, 宁波, 昆明, 郑州, 福州, 沈阳, 哈尔滨, 济南, 合肥, 无锡, 佛山, 东莞, 珠海, 贵阳, 南宁, 兰州,
+        太原, 石家庄, 长春, 海口, 三亚""",
+    "given": """明, 伟, 芳, 敏, 静, 丽, 强, 磊, 洋, 艳, 勇, 军, 杰, 娟, 涛, 超, 秀英, 霞, 平, 刚, 子涵, 欣怡,
+        浩然, 梓轩, 雨桐, 志强, 建国, 晓东, 文博, 思远, 佳怡, 海燕, 国华, 嘉琪, 一鸣, 俊杰, 雪梅, 丽娜, 小龙,
+        天宇""",
+    "weekday": "星期一, 星期二, 星期三, 星期四, 星期五, 星期六, 星期日",
+    "diagnosis": """高血压, 2型糖尿病, 冠心病, 哮喘, 抑郁症, 肺炎, 乳腺癌, 偏头痛, 脂肪肝, 慢性胃炎, 焦虑症,
+        肺癌, 慢性肾病, 类风湿关节炎, 甲状腺功能减退, 痛风, 癫痫, 乙型肝炎, 帕金森病, 缺铁性贫血, 骨质疏松症,
+        胆囊炎, 心房颤动, 睡眠呼吸暂停, 白血病, 肺结核, 腰椎间盘突出, 双相情感障碍, 红斑狼疮, 前列腺癌""",
+    "medication": """二甲双胍, 阿司匹林, 阿莫西林, 布洛芬, 氨氯地平, 阿托伐他汀, 奥美拉唑, 胰岛素, 舍曲林,
+        硝苯地平, 缬沙坦, 美托洛尔, 左甲状腺素, 泼尼松, 头孢克肟, 氯吡格雷, 华法林, 氟西汀, 甲氨蝶呤,
+        恩替卡韦, 别嘌醇, 孟鲁司特, 卡马西平, 碳酸锂, 曲马多""",
+    "symptom": """胸痛, 头晕, 持续咳嗽, 呼吸困难, 腹痛, 失眠, 高烧, 心悸, 关节疼痛, 恶心呕吐, 视力模糊, 乏力,
+        皮疹, 体重下降, 左手麻木, 双腿水肿, 记忆力减退, 食欲不振""",
+    "department": "财务部, 市场部, 人事部, 销售部, 技术部, 客服部, 法务部, 采购部, 物流部, 研发部, 行政部",
+    "job": """会计, 软件工程师, 销售经理, 护士, 项目经理, 数据分析师, 仓库主管, 产品经理, 平面设计师,
+        前台接待, 法务专员, 市场总监, 电工, 厨师, 司机, 人事专员, 药剂师, 客服代表, 审计师, 中学教师, 翻译,
+        保安, 采购员""",
+    "leave": "产假, 病假, 年假, 事假, 婚假, 丧假, 陪产假",
+    "product": """笔记本电脑, 打印机, 洗衣机, 手机, 空调, 电饭煲, 路由器, 吸尘器, 平板电脑, 电动车, 微波炉,
+        热水器, 相机, 冰箱, 智能手表, 办公椅""",
+    "defect": """无法开机, 屏幕碎裂, 漏水, 经常断网, 噪音很大, 充不进电, 自动关机, 有烧焦的味道, 缺少配件,
+        运行缓慢""",
+    "goods": """钢管, 办公家具, 打印纸, 太阳能板, 医用口罩, 汽车配件, 红酒, 铜线, 运动鞋, 瓷砖, 显示器, 茶叶,
+        棉布, 玻璃瓶, 锂电池, 包装膜""",
+    "expense": "房租, 学费, 住院费, 装修款, 机票, 车险, 货款, 电费, 健身卡, 律师费, 家具, 培训费, 二手车",
+    "loan": "房贷, 车贷, 助学贷款, 个人消费贷款, 小微企业贷款, 信用卡",
+    "damage": """车辆追尾, 水管爆裂, 家中失窃, 厨房起火, 暴雨积水, 行李丢失, 手机被盗, 摔伤骨折, 仓库火灾,
+        玻璃破碎""",
+    "dispute": """合同违约, 劳动纠纷, 交通肇事, 专利侵权, 拖欠工资, 医疗事故, 房屋租赁纠纷, 名誉侵权,
+        商业诈骗, 股权纠纷""",
+    "topic": """年度预算, 招聘计划, 新品发布, 办公室搬迁, 安全检查, 裁员方案, 公司合并, 价格调整, 网站改版,
+        季度报告""",
+    "hundreds": "500, 200, 000, 800, 600, 300, 400, 700, 900, 100, 650, 250",
+    "part_of_day": "上午, 下午, 早上",
+}
+
+PATTERNS: dict[str, tuple[str, ...]] = {
+    "person": ("{last}{given}", "{last}{first_m}", "{last}{first_f}"),
+    "person_title": ("{last}先生", "{last}女士"),
+    "person_doctor": ("{last}医生", "{last}主任"),
+    "age": ("{18..89}岁",),
+    "city": ("{metropolis}", "{metropolis}", "{town}"),
+    "address": ("{town}路{1..999}号", "{metropolis}路{1..999}号"),
+    "company": ("{firm}", "{firm}", "{metropolis}{firm}"),
+    "date": ("{1..12}月{1..28}日", "{1..12}月{1..28}日", "{2019..2025}年{1..12}月{1..28}日"),
+    "date_weekday": ("{weekday}", "上{weekday}"),
+    "date_month": ("{1..12}月", "{2019..2025}年{1..12}月"),
+    "time": ("{part_of_day}{8..11}点", "下午{2..6}点", "下午{2..6}点半"),
+    "amount": ("{1..9}{hundreds}元", "{1..99}万元", "{50..990}元", "{10..90},{hundreds}元"),
+    "dose": ("{5..50}毫克", "100毫克", "每日两次", "每日一次"),
+    "phone": ("138{1000..9999}{1000..9999}", "010-{6000..8999}{1000..9999}"),
+    "id_order": ("{100000..999999}",),
+}
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "medical": (
+        "患者{person}，{age}，因{symptom}于{date}入院，初步诊断为{diagnosis}。",
+        "{person}确诊{diagnosis}，{person_doctor}开具{medication}，{dose}。",
+        "{person_title}自{date_month}起服用{medication}，近日出现{symptom}，建议复查。",
+        "复诊记录：{person}的{diagnosis}控制良好，继续服用{medication}。",
+        "{person}有{diagnosis}家族史，已预约{date}在{city}做进一步检查。",
+        "{person_doctor}建议{person}停用{medication}，因其有{symptom}的不良反应。",
+    ),
+    "banking": (
+        "{person}于{date}向{person}转账{amount}，用途为{expense}。",
+        "客户{person}在{city}支行申请{loan}，金额为{amount}。",
+        "{person_title}对{date}在{city}的一笔{amount}消费提出异议。",
+        "{person}的{loan}已逾期三个月，欠款共计{amount}。",
+        "账户提醒：{date}您向{company}支付{expense}{amount}。",
+    ),
+    "human resources": (
+        "{company}聘请{person}担任{job}，月薪{amount}，{date}入职。",
+        "{department}的{person}从{date}起休{leave}，共{2..30}天，已获批准。",
+        "{person}将于{date_month}晋升为{job}，工作地点调至{city}。",
+        "离职面谈：{person}表示将到{city}的{company}担任{job}。",
+        "{person}因多次迟到被{department}书面警告，并扣除奖金{amount}。",
+    ),
+    "support": (
+        "{city}的{person_title}反映{product}{defect}，要求退款{amount}。",
+        "{person}{date}购买的{product}{defect}，已安排换货。",
+        "客户{person}联系电话{phone}，投诉{product}{defect}。",
+        "订单{id_order}：{person}的{product}延迟发货，补偿{amount}。",
+    ),
+    "travel": (
+        "{person}预订了{date}从{city}飞往{city}的机票，票价{amount}。",
+        "{person_title}将于{date}{time}抵达{city}，请安排接机。",
+        "由于台风，{city}到{city}的航班取消，{person}改签至{date}。",
+    ),
+    "legal": (
+        "{person}起诉{company}{dispute}，要求赔偿{amount}。",
+        "{city}法院将于{date}{time}开庭审理{person}{dispute}一案。",
+        "{company}与{person}就{dispute}达成和解，支付{amount}。",
+    ),
+    "shipping and invoices": (
+        "{company}向{company}采购{goods}，货款{amount}，{date}前付清。",
+        "一批{goods}于{date}从{city}发往{city}，收货人为{person}。",
+        "请将{product}送到{city}{address}，收件人{person}，{time}之前送达。",
+        "催款通知：{company}尚欠{goods}货款{amount}，请于{date}前支付。",
+    ),
+    "insurance": (
+        "{person}因{damage}向保险公司申请理赔{amount}，事故地点在{city}。",
+        "{person_title}的理赔被拒，原因是{damage}未在{date}前报案。",
+        "投保人{person}，{age}，因患{diagnosis}，保费上调至{amount}。",
+    ),
+    "meetings": (
+        "{date}{time}与{company}的{person}开会，讨论{topic}。",
+        "{person}不同意{topic}，要求{department}在{date}前重新提交方案。",
+        "会议纪要：{person}和{person}负责{topic}，{date_weekday}向{company}汇报。",
+    ),
+}

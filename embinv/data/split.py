@@ -1,0 +1,40 @@
+"""The split of a text: a hash of what it says, so that one text stands in one split, whatever the run or machine.
+
+The hash is BLAKE2b of the identity key (case and whitespace do not count), under another personalisation than
+the text's id, so that splits and ids are independent. A point u in [0, 1) comes of it: test first, then
+validation, then train; so a change of the validation share moves no text into or out of the test split. It
+does not balance languages: each has its share only on average.
+"""
+
+import hashlib
+from typing import Literal
+
+from embinv.data.corpus import identity_key
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def assign_split(text: str, validation: float, test: float) -> Split:
+    """The split of a text.
+
+    Args:
+        text: Any text; only its identity key counts.
+        validation: Share of the texts for validation, in [0, 1).
+        test: Share of the texts for test, in [0, 1).
+
+    Returns:
+        "train", "validation" or "test".
+
+    Raises:
+        ValueError: A share is negative, or the two leave nothing to train on.
+    """
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise ValueError(f"The shares must not be negative and must sum to less than 1, got {validation=} and {test=}.")
+    digest = hashlib.blake2b(identity_key(text).encode(), digest_size=8, person=b"embinv-split").digest()
+    point = int.from_bytes(digest, "big") / 2**64
+    if point < test:
+        return "test"
+    if point < test + validation:
+        return "validation"
+    return "train"

@@ -1,0 +1,178 @@
+"""What an inverter is worth, told honestly.
+
+Every figure is generation from a full mask on held-out texts, over content tokens, with n and standard error, beside
+three baselines: the zero embedding (what the text model knows by itself), shuffled embeddings (what any text of this
+kind would score) and the nearest training neighbour (what retrieval alone gives). Accuracy under a partial mask is
+measured during training and stands in the model card under its own name.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embinv.data.pairs import Pairs
+from embinv.encoders.base import Encoder
+from embinv.inverter import DiffusionInverter, Inversion
+from embinv.metrics.text import cosine, sentence_bleu
+from embinv.metrics.tokens import Figure, exact_match, token_accuracy, token_f1
+
+DEFINITIONS = {
+    "token_accuracy": "share of the original's content tokens that stand at the same place in the recovered text",
+    "exact_match": "share of texts recovered to the last token",
+    "token_f1": "F1 between the bags of tokens of original and recovered text, mean over texts",
+    "bleu": "mean sentence BLEU (sacreBLEU, 13a, exponential smoothing, effective order), 0 to 100",
+    "cosine": "mean cosine between the vector that was inverted and the recovered text's own, re-encoded",
+}
+"""What each figure means, word for word as reports give it."""
+
+ROUNDING = 4
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Originals' content tokens and what was recovered for each."""
+
+    originals: list[list[int]]
+    texts: list[str]
+    inversions: list[Inversion]
+
+    def figures(self) -> dict[str, Figure]:
+        """Figures that need no encoder."""
+        recovered = [inversion.token_ids for inversion in self.inversions]
+        return {
+            "token_accuracy": token_accuracy(self.originals, recovered),
+            "exact_match": exact_match(self.originals, recovered),
+            "token_f1": token_f1(self.originals, recovered),
+            "bleu": sentence_bleu(self.texts, [inversion.text for inversion in self.inversions]),
+        }
+
+
+def evaluate(
+    inverter: DiffusionInverter,
+    test: Pairs,
+    training: Pairs,
+    encoder: Encoder | None,
+    strategy: str,
+    steps: int,
+    examples: int,
+    seed: int,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measures an inverter on held-out pairs.
+
+    Args:
+        inverter: a loaded checkpoint.
+        test: held-out pairs, at least two, in a random order.
+        training: the pairs it was trained on, for the nearest neighbour.
+        encoder: re-encodes recovered texts for the cosine; without one, the cosine is left out.
+        strategy: a decoder's name.
+        steps: denoising passes.
+        examples: how many originals the report shows beside what was recovered.
+        seed: of decoders that sample and of the shuffle.
+        on_progress: gets a line now and then.
+
+    Returns:
+        The report's figures, plain values for JSON.
+    """
+    vectors = test.embeddings.astype(np.float32)
+    originals = [inverter.tokenizer.content(ids) for ids in test.token_ids.tolist()]
+
+    def generate(embeddings: np.ndarray, what: str) -> tuple[Generation, float]:
+        began = time.perf_counter()
+        total = len(embeddings)
+        inversions = inverter.invert_unchecked(
+            embeddings,
+            strategy=strategy,
+            steps=steps,
+            seed=seed,
+            on_progress=lambda done: on_progress(f"{what}: {done} of {total} texts"),
+        )
+        return Generation(originals, test.texts, inversions), time.perf_counter() - began
+
+    recovered, seconds = generate(vectors, "inverting")
+    figures = recovered.figures()
+    texts = [inversion.text for inversion in recovered.inversions]
+    if encoder is not None:
+        on_progress("re-encoding what was recovered")
+        figures["cosine"] = cosine(vectors, encoder.encode([text or " " for text in texts]))
+    shuffled, _ = generate(vectors[derangement(len(vectors), seed)], "baseline, shuffled embeddings")
+    zero, _ = generate(np.zeros_like(vectors), "baseline, zero embedding")
+    on_progress("baseline, nearest training neighbour")
+    nearest = nearest_neighbour(vectors, training, originals, test.texts, inverter)
+    return {
+        "n": len(test),
+        "strategy": strategy,
+        "steps": steps,
+        "seq_len": inverter.config.pairs.seq_len,
+        **_flat(figures),
+        "baselines": {
+            "zero": _flat(zero.figures()),
+            "shuffled": _flat(shuffled.figures()),
+            "nearest": _flat(nearest.figures()),
+        },
+        "samples_per_second": {"invert": round(len(test) / seconds, 1)},
+        "languages": _by_language(test.langs, originals, recovered.inversions),
+        "examples": [
+            {"original": test.texts[i], "recovered": texts[i], "confidence": recovered.inversions[i].confidence}
+            for i in range(min(examples, len(test)))
+        ],
+        "definitions": DEFINITIONS,
+    }
+
+
+def derangement(n: int, seed: int) -> np.ndarray:
+    """A random cyclic shift of a random order: every row gets another row's vector, [n] int64."""
+    order = np.random.default_rng(seed).permutation(n)
+    target = np.empty(n, dtype=np.int64)
+    target[order] = np.roll(order, 1)
+    return target
+
+
+def nearest_neighbour(
+    vectors: np.ndarray,
+    training: Pairs,
+    originals: list[list[int]],
+    texts: list[str],
+    inverter: DiffusionInverter,
+    block: int = 65_536,
+) -> Generation:
+    """For each vector [N, D] the training text of highest cosine, as if it had been recovered."""
+    queries = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    best, where = np.full(len(queries), -np.inf, dtype=np.float32), np.zeros(len(queries), dtype=np.int64)
+    for start in range(0, len(training), block):
+        keys = training.embeddings[start : start + block].astype(np.float32)
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+        similarity = queries @ keys.T  # [N, block]
+        place = similarity.argmax(axis=1)
+        value = similarity[np.arange(len(queries)), place]
+        better = value > best
+        best[better], where[better] = value[better], place[better] + start
+    ids = [inverter.tokenizer.content(row) for row in training.token_ids[where].tolist()]
+    found = [
+        Inversion(training.texts[row], content, [], float(score))
+        for row, content, score in zip(where.tolist(), ids, best.tolist(), strict=True)
+    ]
+    return Generation(originals, texts, found)
+
+
+def _by_language(langs: Sequence[str], originals: list[list[int]], inversions: list[Inversion]) -> dict[str, Any]:
+    """Token accuracy of each language with at least two texts."""
+    result = {}
+    for lang in sorted(set(langs)):
+        rows = [i for i, other in enumerate(langs) if other == lang]
+        if len(rows) >= 2:
+            figure = token_accuracy([originals[i] for i in rows], [inversions[i].token_ids for i in rows])
+            result[lang] = {"n": figure.n, **_flat({"token_accuracy": figure})}
+    return result
+
+
+def _flat(figures: dict[str, Figure]) -> dict[str, float]:
+    """name and name_se of each figure, rounded."""
+    flat = {}
+    for name, figure in figures.items():
+        flat[name] = round(figure.value, ROUNDING)
+        flat[f"{name}_se"] = round(figure.standard_error, ROUNDING)
+    return flat

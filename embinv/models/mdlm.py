@@ -1,0 +1,179 @@
+"""ConditionalMDLM: a masked diffusion language model that reads one embedding vector.
+
+The denoiser of MDLM (Sahoo et al. 2024, section 3.2, SUBS parameterisation) without time input: masked positions
+get a distribution over the vocabulary, the mask token has no logit at all, and visible positions are never
+asked for. The embedding enters through AdaLN-Zero and through k pseudo-tokens before the text, each of which can be
+switched off. Corruption, loss and decoding live elsewhere.
+
+Shapes: B batch, L text length, K pseudo-tokens, D embedding, H hidden, V vocabulary (the mask id is V itself).
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from embinv.models.adaln import ConditionedBlock, ConditionedNorm, rotary_table, zero_initialise
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden": 64, "layers": 2, "heads": 2, "ffn": 256},
+    "small": {"hidden": 256, "layers": 4, "heads": 4, "ffn": 1024},
+    "base": {"hidden": 768, "layers": 8, "heads": 12, "ffn": 3072},
+}
+
+
+class ModelSettings(BaseModel):
+    """What a config may say about the model; a size names the four widths, each of which may be given by hand."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: Literal["tiny", "small", "base"] = Field("base", description="base is the reference's class")
+    hidden: int | None = Field(None, gt=0, description="width; null takes the size's")
+    layers: int | None = Field(None, gt=0, description="blocks; null takes the size's")
+    heads: int | None = Field(None, gt=0, description="attention heads; null takes the size's")
+    ffn: int | None = Field(None, gt=0, description="feed-forward width; null takes the size's")
+    adaln: bool = Field(True, description="condition every block through AdaLN-Zero")
+    pseudo_tokens: int = Field(8, ge=0, description="positions before the text that hold the embedding; 0 is none")
+    rope: bool = Field(True, description="rotary positions; off: learned ones")
+    qk_norm: bool = Field(True, description="RMS-normalised queries and keys")
+    tied_head: bool = Field(True, description="the head shares its weights with the token embedding")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    def resolve(self, vocab_size: int, embedding_dim: int, seq_len: int) -> "MDLMConfig":
+        """Fills in the size's widths and the sizes that data decide."""
+        chosen = self.model_dump(exclude={"size"})
+        widths = {name: chosen.pop(name) or SIZES[self.size][name] for name in SIZES[self.size]}
+        return MDLMConfig(vocab_size=vocab_size, embedding_dim=embedding_dim, seq_len=seq_len, **widths, **chosen)
+
+
+class MDLMConfig(BaseModel):
+    """A complete architecture, as a checkpoint keeps it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocab_size: int = Field(gt=0, description="V; ids 0..V-1 are predicted, id V is the mask")
+    embedding_dim: int = Field(gt=0)
+    seq_len: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    ffn: int = Field(gt=0)
+    adaln: bool
+    pseudo_tokens: int = Field(ge=0)
+    rope: bool
+    qk_norm: bool
+    tied_head: bool
+    dropout: float = Field(ge=0, lt=1)
+
+    @property
+    def mask_id(self) -> int:
+        """The mask's id: one past the vocabulary, so that no head can predict it."""
+        return self.vocab_size
+
+    def model_post_init(self, context: object) -> None:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(
+                f"model.hidden ({self.hidden}) must be a multiple of 2 x model.heads ({self.heads}) for rotary pairs"
+            )
+
+
+class ConditionalMDLM(nn.Module):
+    """x_0-prediction from a masked text z_t [B, L] and an embedding [B, D]."""
+
+    rotary_cosine: Tensor
+    rotary_sine: Tensor
+
+    def __init__(self, config: MDLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        # --- the text
+        self.token_embedding = nn.Embedding(c.vocab_size + 1, c.hidden)  # the last row is the mask
+        self.position_embedding = None if c.rope else nn.Parameter(torch.empty(c.pseudo_tokens + c.seq_len, c.hidden))
+        # --- the condition
+        self.condition = nn.Sequential(nn.Linear(c.embedding_dim, c.hidden), nn.SiLU(), nn.Linear(c.hidden, c.hidden))
+        self.pseudo_tokens = nn.Linear(c.embedding_dim, c.pseudo_tokens * c.hidden) if c.pseudo_tokens else None
+        # --- the blocks
+        self.blocks = nn.ModuleList(
+            ConditionedBlock(c.hidden, c.heads, c.ffn, c.qk_norm, c.adaln, c.dropout) for _ in range(c.layers)
+        )
+        self.final_norm = ConditionedNorm(c.hidden, c.adaln)
+        # --- the head
+        self.head_weight = None if c.tied_head else nn.Parameter(torch.empty(c.vocab_size, c.hidden))
+        self.head_bias = nn.Parameter(torch.zeros(c.vocab_size))
+        cosine, sine = rotary_table(c.pseudo_tokens + c.seq_len, c.hidden // c.heads)
+        self.register_buffer("rotary_cosine", cosine, persistent=False)
+        self.register_buffer("rotary_sine", sine, persistent=False)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Small normal weights, then the zeros of AdaLN-Zero; the only place where weights are set."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        for parameter in (self.position_embedding, self.head_weight):
+            if parameter is not None:
+                nn.init.normal_(parameter, std=0.02)
+        if self.pseudo_tokens is not None:
+            nn.init.normal_(self.pseudo_tokens.weight, std=0.02)
+        nn.init.zeros_(self.head_bias)
+        zero_initialise(self)
+
+    def hidden_states(self, z_t: Tensor, embedding: Tensor) -> Tensor:
+        """Encodes a masked text z_t [B, L] int64 under embedding [B, D]; returns [B, L, H]."""
+        c = self.config
+        if embedding.shape[-1] != c.embedding_dim:
+            raise ValueError(f"embeddings have {embedding.shape[-1]} dimensions, the model takes {c.embedding_dim}")
+        vector = scale_to_unit_rms(embedding)  # [B, D]
+        condition = F.silu(self.condition(vector))  # [B, H]
+        x = self.token_embedding(z_t)  # [B, L, H]
+        if self.pseudo_tokens is not None:
+            before = self.pseudo_tokens(vector).view(-1, c.pseudo_tokens, c.hidden)  # [B, K, H]
+            x = torch.cat([before.to(x.dtype), x], dim=1)  # [B, K + L, H]
+        length = x.shape[1]
+        rotary = (self.rotary_cosine[:length], self.rotary_sine[:length]) if c.rope else None
+        if self.position_embedding is not None:
+            x = x + self.position_embedding[:length]
+        for block in self.blocks:
+            x = block(x, condition, rotary)
+        return self.final_norm(x, condition)[:, length - z_t.shape[1] :]  # [B, L, H]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Applies the head to hidden states [..., H]; returns [..., V]."""
+        weight = self.token_embedding.weight[: self.config.vocab_size] if self.head_weight is None else self.head_weight
+        return F.linear(hidden, weight, self.head_bias)
+
+    def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Log-probabilities of x_0 at the asked positions.
+
+        Args:
+            z_t: [B, L] int64 with `mask_id` where the text is hidden.
+            embedding: [B, D] float, at any scale.
+            positions: [B, L] bool, where to predict; null means everywhere.
+
+        Returns:
+            [M, V] float32 log-probabilities in row-major order of the M asked positions, or [B, L, V].
+        """
+        hidden = self.hidden_states(z_t, embedding)
+        if positions is not None:
+            hidden = hidden[positions]  # [M, H]
+        return F.log_softmax(self.logits(hidden).float(), dim=-1)
+
+
+def scale_to_unit_rms(embedding: Tensor) -> Tensor:
+    """Scales each vector [B, D] to root mean square 1; a zero vector stays zero (the baseline's input)."""
+    rms = embedding.float().square().mean(dim=-1, keepdim=True).sqrt()
+    return embedding.float() / rms.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Counts trainable parameters: `total`, and `non_embedding` without token embedding, head and its bias."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    lexical = ("token_embedding.", "head_weight", "head_bias")
+    body = sum(size for name, size in sizes.items() if not name.startswith(lexical))
+    return {"total": sum(sizes.values()), "non_embedding": body}

@@ -1,0 +1,34 @@
+"""An exponential moving average of the weights, in float32 whatever the weights are kept in.
+
+In bfloat16 a step of 1e-4 x difference rounds away and the average never moves. The average is a model of its own,
+so that validation and checkpoints use it as it stands.
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Keeps the average beside the trained model.
+
+    Args:
+        model: the model at its start; it is copied.
+        decay: weight of the past after the warm-up.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+        self._average = dict(self.model.named_parameters())
+
+    @torch.no_grad()
+    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Moves the average towards the weights; early updates use (1 + n) / (10 + n): the start is forgotten."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in weights:
+            self._average[name].lerp_(value.detach().float(), 1.0 - decay)
+        self.updates += 1

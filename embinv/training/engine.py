@@ -1,0 +1,109 @@
+"""The seam to whatever moves the weights: one process of plain PyTorch here, DeepSpeed in the train job.
+
+An engine owns the model, its optimizer and its place among the workers. The loop decides what is computed; the
+engine, how it is spread, accumulated, clipped and kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from embinv.training.optimizer import set_rate
+
+
+class Engine(Protocol):
+    """What the loop asks of a trained model."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor) -> Tensor:
+        """The model's log-probabilities [M, V]."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of one pass; called `gradient_accumulation` times before each step counts."""
+        ...
+
+    def step(self, rate: float) -> None:
+        """Ends one pass; the last pass of an accumulation moves the weights at `rate` x the full rate."""
+        ...
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Whole weights by name, on every worker, however they are partitioned."""
+        ...
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over the workers; every worker must call it."""
+        ...
+
+    def agree(self, value: float) -> float:
+        """Rank 0's value, on every worker."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes this worker's share of weights and optimizer."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote."""
+        ...
+
+
+class LocalEngine:
+    """Plain PyTorch in this process: notebooks, tests, and the measure of what DeepSpeed adds."""
+
+    rank = 0
+    world = 1
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        accumulation: int = 1,
+        clipping: float = 0.0,
+        device: str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.optimizer = optimizer
+        self.accumulation = accumulation
+        self.clipping = clipping
+        self.passes = 0
+
+    def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor) -> Tensor:
+        return self.model(z_t, embedding, positions)
+
+    def backward(self, loss: Tensor) -> None:
+        (loss / self.accumulation).backward()
+
+    def step(self, rate: float) -> None:
+        self.passes += 1
+        if self.passes % self.accumulation:
+            return
+        if self.clipping:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping)
+        set_rate(self.optimizer, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.model.named_parameters()
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        return list(values)
+
+    def agree(self, value: float) -> float:
+        return value
+
+    def save(self, folder: Path) -> None:
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])

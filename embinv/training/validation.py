@@ -1,0 +1,130 @@
+"""What a model is worth in the middle of training: the NELBO, and generation from a full mask.
+
+Held-out texts only. Accuracy under a partial mask is measured too, under its own name, since it says how
+well gaps are filled and not how well a vector is inverted. Each worker takes its share; the sums are added up.
+
+Shapes: B batch, L length, D embedding, V vocabulary, M hidden positions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embinv.data.pairs import Pairs
+from embinv.decoding.base import DecodingRequest, Denoiser, final_state
+from embinv.decoding.strategies import STRATEGIES
+from embinv.diffusion.corruption import mask_tokens
+from embinv.diffusion.loss import LOSS_WEIGHTS, masked_cross_entropy
+from embinv.diffusion.schedule import sample_times
+from embinv.training.engine import Engine
+from embinv.training.step import step_generator, to_tensors
+
+PARTIAL_MASKS = (0.1, 0.5)
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures over held-out texts.
+
+    Attributes:
+        nelbo: nats a token of L.
+        token_accuracy: content tokens right after generation from a full mask.
+        exact_match: texts right to the last token.
+        masked_accuracy: accuracy at hidden content tokens, by the share that was hidden.
+        n: texts generated.
+    """
+
+    nelbo: float
+    token_accuracy: float
+    exact_match: float
+    masked_accuracy: dict[float, float]
+    n: int
+
+    def as_row(self) -> dict[str, float]:
+        """Flat figures for a log; partial masks are named as such."""
+        partial = {f"accuracy_at_{share:.0%}_mask": value for share, value in self.masked_accuracy.items()}
+        return {
+            "nelbo": self.nelbo,
+            "token_accuracy": self.token_accuracy,
+            "exact_match": self.exact_match,
+            **partial,
+        }
+
+
+@torch.no_grad()
+def validate(
+    denoiser: Denoiser, pairs: Pairs, mask_id: int, end_ids: Sequence[int], steps: int, engine: Engine
+) -> Validation:
+    """Measures a denoiser; the draws are the same at each call, so that figures can be compared.
+
+    Args:
+        denoiser: usually the EMA model.
+        pairs: held-out texts.
+        mask_id: id of a hidden token.
+        end_ids: EOS and PAD, which are not content.
+        steps: passes of a generation.
+        engine: this worker's place among the others.
+    """
+    sums = np.zeros(4 + 2 * len(PARTIAL_MASKS))  # nelbo x texts, texts, right, exact, then (right, hidden) by mask
+    content_total = 0.0
+    mine = np.arange(len(pairs))[engine.rank :: engine.world]
+    for start in range(0, len(mine), BATCH):
+        rows = mine[start : start + BATCH]
+        x_0, embedding = to_tensors(pairs, rows, engine.device)
+        generator = step_generator(0, int(rows[0]), 0)
+        content = ~torch.isin(x_0, torch.tensor(list(end_ids), device=x_0.device))  # [B, L]
+        sums[0] += _nelbo(denoiser, x_0, embedding, mask_id, generator) * len(rows)
+        right, exact = _generate(denoiser, x_0, embedding, content, mask_id, steps, generator)
+        sums[1:4] += (len(rows), right, exact)
+        content_total += float(content.sum())
+        for i, share in enumerate(PARTIAL_MASKS):
+            sums[4 + 2 * i : 6 + 2 * i] += _fill_gaps(denoiser, x_0, embedding, content, mask_id, share, generator)
+    *totals, content_sum = engine.total([*sums.tolist(), content_total])
+    nelbo, texts, right, exact, *partial = totals
+    masked = {share: partial[2 * i] / partial[2 * i + 1] for i, share in enumerate(PARTIAL_MASKS)}
+    return Validation(nelbo / texts, right / content_sum, exact / texts, masked, int(texts))
+
+
+def _nelbo(denoiser: Denoiser, x_0: Tensor, embedding: Tensor, mask_id: int, generator: torch.Generator) -> float:
+    t = sample_times(len(x_0), generator)
+    z_t, hidden = mask_tokens(x_0, t, mask_id, generator)
+    weight = LOSS_WEIGHTS["nelbo"](t).to(x_0.device)
+    return float(masked_cross_entropy(denoiser(z_t, embedding, hidden), x_0, hidden, weight))
+
+
+def _generate(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    embedding: Tensor,
+    content: Tensor,
+    mask_id: int,
+    steps: int,
+    generator: torch.Generator,
+) -> tuple[float, float]:
+    """(content tokens right, texts right) from a full mask."""
+    request = DecodingRequest(embedding, x_0.shape[1], mask_id, steps, generator)
+    right = final_state(STRATEGIES["confidence"](denoiser, request)).tokens == x_0  # [B, L]
+    ended = content.sum(dim=1)  # [B], where EOS stands
+    place = torch.arange(x_0.shape[1], device=x_0.device)
+    whole = (right | (place > ended.unsqueeze(1))).all(dim=1)  # what stands after EOS does not count
+    return float((right & content).sum()), float(whole.sum())
+
+
+def _fill_gaps(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    embedding: Tensor,
+    content: Tensor,
+    mask_id: int,
+    share: float,
+    generator: torch.Generator,
+) -> tuple[float, float]:
+    """(right, hidden) among hidden content tokens with `share` of the text hidden."""
+    z_t, hidden = mask_tokens(x_0, torch.full((len(x_0),), share), mask_id, generator)
+    asked = hidden & content
+    right = denoiser(z_t, embedding, asked).argmax(dim=-1) == x_0[asked]
+    return float(right.sum()), float(asked.sum())

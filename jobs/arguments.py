@@ -1,0 +1,86 @@
+"""What every job's command line shares: config and overrides, settings shown and kept, mistakes told in a sentence."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from embinv.config import Config, load_config
+
+SETTINGS_FILE = "settings.yaml"
+
+
+def job_parser(description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser whose --help reads as a page."""
+    return argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --config and --set."""
+    parser.add_argument("--config", required=True, metavar="C", help="YAML of one encoder, see configs/")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting of the config, e.g. model.size=small or data.seq_len=64; repeatable",
+    )
+
+
+def config_from(arguments: argparse.Namespace, extra: list[str] | None = None) -> Config:
+    """Loads the config with its overrides; flags of the job come last."""
+    return load_config(arguments.config, [*arguments.overrides, *(extra or [])])
+
+
+def announce(config: Config, job: str, **paths: object) -> None:
+    """Prints a job's settings."""
+    print(f"# {job}: " + ", ".join(f"{name}={value}" for name, value in paths.items()))
+    print(config.to_yaml(), flush=True)
+
+
+def keep_settings(config: Config, out: Path, job: str) -> None:
+    """Writes a job's settings into its output."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SETTINGS_FILE).write_text(f"# written by jobs/{job}.py\n{config.to_yaml()}", encoding="utf-8")
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Writes JSON so that a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def output_folder(given: str, flag: str = "--out") -> Path:
+    """The absolute path of an output folder, which every worker must see under the same name.
+
+    Raises:
+        ValueError: it is a URI, or a file.
+    """
+    if "://" in given:
+        raise ValueError(f"{flag} {given}: give a path on a file system that all workers share, not a URI")
+    path = Path(given).expanduser().resolve()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{flag} {given}: is a file; give a folder")
+    return path
+
+
+def run_job(main: Callable[[], None]) -> None:
+    """Runs a job's main; a user's mistake ends it with one sentence and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for noisy in ("httpx", "sentence_transformers", "transformers", "faker"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        main()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None

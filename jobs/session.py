@@ -1,0 +1,25 @@
+"""The Ray cluster that a job runs on: the one it was sent to, or one of its own on this machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Connects to the cluster of RAY_ADDRESS (set by `ray job submit`), or starts one and ends it afterwards.
+
+    A session that is open already, as in the demo, is used and left open. A cluster of our own asks for a token
+    unless RAY_AUTH_MODE says otherwise.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    ray.init(log_to_driver=False, logging_level="warning")  # workers' own lines reach the driver through jobs/follow.py
+    try:
+        yield
+    finally:
+        ray.shutdown()

