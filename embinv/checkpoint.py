@@ -2,6 +2,7 @@
 
     model.safetensors   EMA weights, float32
     config.json         `CheckpointConfig`: format version, architecture, recipe of the pairs, training, statistics
+    vocabulary.safetensors  which of the tokenizer's ids the model knows
     tokenizer.json ...  the decoder's tokenizer
     README.md           a model card with the measured figures
 
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from embinv.data.alignment import TextTokenizer
 from embinv.data.schema import PairsRecipe
+from embinv.data.vocabulary import Vocabulary
 from embinv.models.mdlm import ConditionalMDLM, MDLMConfig
 
 FORMAT_VERSION = 1
@@ -60,6 +62,7 @@ class Checkpoint:
     config: CheckpointConfig
     model: ConditionalMDLM
     tokenizer: TextTokenizer
+    vocabulary: Vocabulary
 
 
 def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
@@ -76,7 +79,11 @@ def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
 
 
 def save_checkpoint(
-    folder: str | Path, model: ConditionalMDLM, config: CheckpointConfig, tokenizer: TextTokenizer
+    folder: str | Path,
+    model: ConditionalMDLM,
+    config: CheckpointConfig,
+    tokenizer: TextTokenizer,
+    vocabulary: Vocabulary,
 ) -> None:
     """Writes a checkpoint folder; an older one at the same place is replaced once the new one is whole."""
     folder = Path(folder)
@@ -87,6 +94,7 @@ def save_checkpoint(
     save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
     (partial / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tokenizer.save(str(partial))
+    vocabulary.save(partial)
     (partial / "README.md").write_text(model_card(config), encoding="utf-8")
     replace_folder(partial, folder)
 
@@ -131,6 +139,9 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
     tokenizer = TextTokenizer(str(folder))
     if tokenizer.fingerprint() != config.pairs.tokenizer_hash:
         raise ValueError(f"--checkpoint {folder}: tokenizer.json is not the one that the model was trained with")
+    vocabulary = Vocabulary.load(folder)
+    if vocabulary.size != config.model.vocab_size or vocabulary.full_size != config.pairs.vocab_size:
+        raise ValueError(f"--checkpoint {folder}: vocabulary.safetensors does not belong to config.json's vocab_size")
     model = ConditionalMDLM(config.model)
     try:
         weights = load_file(folder / "model.safetensors")
@@ -138,7 +149,7 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
         raise ValueError(f"--checkpoint {folder}: model.safetensors cannot be read ({error})") from error
     _require_same_tensors(weights, model.state_dict(), folder)
     model.load_state_dict(weights)
-    return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer)
+    return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer, vocabulary)
 
 
 def _require_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], folder: Path) -> None:

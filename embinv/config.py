@@ -24,17 +24,21 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sources: list[str] = Field(default=["records"], description="files, folders, globs, URIs, or `records`")
-    text_column: str = Field("text", description="column or JSON key that holds the text")
+    text_column: str = Field(default="text", description="column or JSON key that holds the text")
     languages: list[str] = Field(default=[], description="languages to keep; empty keeps all; unknown ones are kept")
-    rows: int | None = Field(None, gt=0, description="texts at most, in equal shares by language (--rows)")
-    min_chars: int = Field(20, ge=1)
-    max_chars: int = Field(500, ge=1)
-    seq_len: int = Field(32, ge=4, le=512, description="L: tokens the decoder writes, EOS included")
-    min_tokens: int = Field(5, ge=1, description="texts with fewer tokens are dropped")
-    tokenizer: str | None = Field(None, description="the decoder's tokenizer; null takes the encoder's")
-    validation: float = Field(0.02, gt=0, lt=0.5, description="share of the texts held out to choose a checkpoint")
-    test: float = Field(0.02, gt=0, lt=0.5, description="share of the texts held out to measure it")
-    shard_rows: int = Field(2048, gt=0, description="rows in one file; what a killed encode job does again at most")
+    rows: int | None = Field(default=None, gt=0, description="texts at most, in equal shares by language (--rows)")
+    min_chars: int = Field(default=20, ge=1)
+    max_chars: int = Field(default=500, ge=1)
+    seq_len: int = Field(default=32, ge=4, le=512, description="L: tokens the decoder writes, EOS included")
+    min_tokens: int = Field(default=5, ge=1, description="texts with fewer tokens are dropped")
+    tokenizer: str | None = Field(default=None, description="the decoder's tokenizer; null takes the encoder's")
+    validation: float = Field(
+        default=0.02, gt=0, lt=0.5, description="share of the texts held out to choose a checkpoint"
+    )
+    test: float = Field(default=0.02, gt=0, lt=0.5, description="share of the texts held out to measure it")
+    shard_rows: int = Field(
+        default=2048, gt=0, description="rows in one file; what a killed encode job does again at most"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -52,9 +56,9 @@ class EncodingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = Field(1, gt=0, description="encoder processes")
-    batch_size: int = Field(64, gt=0, description="texts in one forward pass")
-    threads: int | None = Field(None, gt=0, description="CPU threads of one encoder; null: cores / workers")
+    workers: int = Field(default=1, gt=0, description="encoder processes")
+    batch_size: int = Field(default=64, gt=0, description="texts in one forward pass")
+    threads: int | None = Field(default=None, gt=0, description="CPU threads of one encoder; null: cores / workers")
 
 
 class EvaluationSettings(BaseModel):
@@ -62,10 +66,10 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rows: int = Field(1000, ge=2, description="held-out texts")
-    steps: int = Field(8, gt=0, description="denoising passes from a full mask")
+    rows: int = Field(default=1000, ge=2, description="held-out texts")
+    steps: int = Field(default=8, gt=0, description="denoising passes from a full mask")
     strategy: Literal["confidence"] = "confidence"
-    examples: int = Field(10, ge=0, description="originals shown beside what was recovered")
+    examples: int = Field(default=10, ge=0, description="originals shown beside what was recovered")
     seed: int = 0
 
 

@@ -80,26 +80,26 @@ def evaluate(
     vectors = test.embeddings.astype(np.float32)
     originals = [inverter.tokenizer.content(ids) for ids in test.token_ids.tolist()]
 
-    def generate(embeddings: np.ndarray, what: str) -> tuple[Generation, float]:
-        began = time.perf_counter()
-        total = len(embeddings)
-        inversions = inverter.invert_unchecked(
-            embeddings,
-            strategy=strategy,
-            steps=steps,
-            seed=seed,
-            on_progress=lambda done: on_progress(f"{what}: {done} of {total} texts"),
-        )
-        return Generation(originals, test.texts, inversions), time.perf_counter() - began
-
-    recovered, seconds = generate(vectors, "inverting")
+    began = time.perf_counter()
+    inversions = inverter.invert(
+        vectors,
+        strategy=strategy,
+        steps=steps,
+        seed=seed,
+        on_progress=lambda done: on_progress(f"inverting: {done} of {len(test)} texts"),
+    )
+    seconds = time.perf_counter() - began
+    recovered = Generation(originals, test.texts, inversions)
     figures = recovered.figures()
     texts = [inversion.text for inversion in recovered.inversions]
     if encoder is not None:
         on_progress("re-encoding what was recovered")
         figures["cosine"] = cosine(vectors, encoder.encode([text or " " for text in texts]))
-    shuffled, _ = generate(vectors[derangement(len(vectors), seed)], "baseline, shuffled embeddings")
-    zero, _ = generate(np.zeros_like(vectors), "baseline, zero embedding")
+    # What a shuffled vector gives is what its owner's vector gave; and every zero vector gives the same text.
+    order = derangement(len(vectors), seed)
+    shuffled = Generation(originals, test.texts, [recovered.inversions[i] for i in order])
+    [nothing] = inverter.invert_unchecked(np.zeros_like(vectors[:1]), strategy=strategy, steps=steps, seed=seed)
+    zero = Generation(originals, test.texts, [nothing] * len(test))
     on_progress("baseline, nearest training neighbour")
     nearest = nearest_neighbour(vectors, training, originals, test.texts, inverter)
     return {

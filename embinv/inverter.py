@@ -61,6 +61,7 @@ class DiffusionInverter:
         self.config = checkpoint.config
         self.model = checkpoint.model
         self.tokenizer = checkpoint.tokenizer
+        self.vocabulary = checkpoint.vocabulary
         self.batch_size = batch_size
 
     def invert(
@@ -114,10 +115,8 @@ class DiffusionInverter:
                 generator=torch.Generator(device).manual_seed(seed),
             )
             state = final_state(STRATEGIES[strategy](self.model, request))
-            inversions += [
-                self._inversion(tokens, confidence)
-                for tokens, confidence in zip(state.tokens.tolist(), state.confidence.tolist(), strict=True)
-            ]
+            tokens = self.vocabulary.original(state.tokens.cpu().numpy()).tolist()
+            inversions += [self._inversion(*row) for row in zip(tokens, state.confidence.tolist(), strict=True)]
             if on_progress is not None:
                 on_progress(len(inversions))
         return inversions

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 import torch
+from ray.data import SaveMode
 from ray.data.checkpoint import CheckpointConfig
 
 from embinv.config import Config
@@ -158,7 +159,7 @@ def _encode(config: Config, recipe: PairsRecipe, texts: Path, out: Path, done_id
                 **resources,
             )
         )
-        dataset.write_parquet(str(out), partition_cols=["split"], mode="append")
+        dataset.write_parquet(str(out), partition_cols=["split"], mode=SaveMode.APPEND)
     _require_unique(out)
 
 

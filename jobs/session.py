@@ -1,5 +1,6 @@
 """The Ray cluster that a job runs on: the one it was sent to, or one of its own on this machine."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ def ray_session() -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    ray.init(log_to_driver=False, logging_level="warning")  # workers' own lines reach the driver through jobs/follow.py
+    ray.init(
+        log_to_driver=False, logging_level=logging.WARNING
+    )  # workers' own lines reach the driver through jobs/follow.py
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import torch
 from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
@@ -23,8 +24,9 @@ from safetensors.torch import load_file, save_file
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.config import Config
 from embinv.data.alignment import TextTokenizer
-from embinv.data.pairs import read_pairs
+from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import PairsRecipe, read_recipe, require_same_recipe
+from embinv.data.vocabulary import Vocabulary
 from embinv.models.mdlm import ConditionalMDLM, count_parameters
 from embinv.training.ema import EMA
 from embinv.training.loop import Progress, RunState, TokenIds, Validated, run
@@ -62,11 +64,19 @@ class Task:
 class Recorder:
     """What rank 0 leaves behind while training: progress lines, TensorBoard events, plot and checkpoint folders."""
 
-    def __init__(self, task: Task, config: Config, recipe: PairsRecipe, tokenizer: TextTokenizer, pairs: Any) -> None:
+    def __init__(
+        self,
+        task: Task,
+        config: Config,
+        recipe: PairsRecipe,
+        tokenizer: TextTokenizer,
+        vocabulary: Vocabulary,
+        pairs: Pairs,
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.out = Path(task.out)
-        self.config, self.recipe, self.tokenizer = config, recipe, tokenizer
+        self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
         self.statistics = embedding_statistics(pairs.embeddings)
         self.board = SummaryWriter(str(self.out / "tensorboard"))
         self.progress_path = self.out / PROGRESS_FILE
@@ -110,7 +120,7 @@ class Recorder:
             statistics=self.statistics,
         )
         for name in ("last", "checkpoint") if event.best else ("last",):
-            save_checkpoint(self.out / name, model, config, self.tokenizer)
+            save_checkpoint(self.out / name, model, config, self.tokenizer, self.vocabulary)
         rows = [loads(line) for line in self.progress_path.read_text(encoding="utf-8").splitlines()]
         draw_training(self.out / "training.png", rows, state.history, f"{self.config.name}: {state.step:,} steps")
 
@@ -143,8 +153,11 @@ def _train(task: Task) -> None:
     training = read_pairs(task.data, "train")
     validation = read_pairs(task.data, "validation").sample(settings.validation_rows, settings.seed)
 
+    vocabulary = _vocabulary(config, recipe, training, tokenizer)
+    training, validation = training.renumbered(vocabulary), validation.renumbered(vocabulary)
+
     torch.manual_seed(settings.seed)  # the same start on every worker
-    model = ConditionalMDLM(config.model.resolve(recipe.vocab_size, recipe.encoder.dim, recipe.seq_len))
+    model = ConditionalMDLM(config.model.resolve(vocabulary.size, recipe.encoder.dim, recipe.seq_len))
     ema = EMA(model, settings.ema_decay)
     engine = DeepSpeedEngine(model, settings)
     ema.model.to(engine.device)
@@ -155,16 +168,18 @@ def _train(task: Task) -> None:
             state = restore(Path(folder), engine, ema)
     recorder = None
     if engine.rank == 0:
-        recorder = Recorder(task, config, recipe, tokenizer, training)
+        recorder = Recorder(task, config, recipe, tokenizer, vocabulary, training)
         _forget_after(recorder.progress_path, state.step)
+        known = f"{vocabulary.size:,} of {vocabulary.full_size:,} tokens"
         where = f"going on from step {state.step:,}" if state.step else f"{len(training):,} texts to learn from"
         counts = count_parameters(ema.model)
         recorder.say(
-            f"{where}; {counts['total']:,} parameters, {counts['non_embedding']:,} of them not in token embedding or "
-            f"head; {engine.world} worker(s), ZeRO-{settings.zero_stage}, {settings.precision}, "
+            f"{where}; {known}; {counts['total']:,} parameters, {counts['non_embedding']:,} of them not in token "
+            f"embedding or head; {engine.world} worker(s), ZeRO-{settings.zero_stage}, {settings.precision}, "
             f"{task.threads} thread(s)"
         )
-    ids = TokenIds(ema.model.config.mask_id, recipe.eos_id, recipe.pad_id)  # type: ignore[union-attr]
+    eos_id, pad_id = vocabulary.compact(np.asarray([recipe.eos_id, recipe.pad_id])).tolist()
+    ids = TokenIds(model.config.mask_id, eos_id, pad_id)
     for event in run(engine, ema, training, validation, ids, settings, state):
         if isinstance(event, Progress):
             if recorder is not None:
@@ -176,6 +191,14 @@ def _train(task: Task) -> None:
             keep(Path(folder), engine, ema, state)
             metrics = {"step": state.step, "seconds": state.seconds, **event.figures.as_row()}
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _vocabulary(config: Config, recipe: PairsRecipe, training: Pairs, tokenizer: TextTokenizer) -> Vocabulary:
+    """What the model has to know: the same on every worker, since it follows from the training pairs alone."""
+    if not config.model.trim_vocabulary:
+        return Vocabulary.whole(recipe.vocab_size)
+    always = (recipe.eos_id, recipe.pad_id)
+    return Vocabulary.of(training.token_ids, recipe.vocab_size, always, tokenizer.unknown_id)
 
 
 def keep(folder: Path, engine: DeepSpeedEngine, ema: EMA, state: RunState) -> None:
@@ -307,7 +330,7 @@ def _require_same_run(record: dict[str, Any], config: Config, data: Path, out: P
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = job_parser(
-        "Train an inverter on pairs. DIR/checkpoint is the best so far, DIR/last the newest; both can be used any time.",
+        "Train an inverter on pairs. DIR/checkpoint is the best so far, DIR/last the newest; both can be used at once.",
         "examples:\n"
         "  python jobs/train.py --config configs/minilm.yaml --data runs/my/pairs --out runs/my --minutes 10\n"
         "  python jobs/train.py --config configs/minilm.yaml --data runs/my/pairs --out runs/my --minutes 10 --resume",

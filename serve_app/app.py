@@ -23,11 +23,11 @@ class AppArgs(BaseModel):
 
     encoder: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name of the checkpoint: /invert/<encoder>")
     checkpoint: str = Field(min_length=1, description="its folder; if relative, then to the folder of serve_app/")
-    dim: int | None = Field(None, gt=0, description="refuse a checkpoint whose vectors have another length")
+    dim: int | None = Field(default=None, gt=0, description="refuse a checkpoint whose vectors have another length")
     device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = Field(1, gt=0, description="CPU threads of a forward pass, reserved in Ray as CPUs")
-    max_batch_size: int = Field(32, gt=0, description="vectors decoded together")
-    batch_wait_s: float = Field(0.005, ge=0, le=1, description="how long a vector waits for others")
+    threads: int = Field(default=1, gt=0, description="CPU threads of a forward pass, reserved in Ray as CPUs")
+    max_batch_size: int = Field(default=32, gt=0, description="vectors decoded together")
+    batch_wait_s: float = Field(default=0.005, ge=0, le=1, description="how long a vector waits for others")
 
 
 def build_app(args: AppArgs) -> serve.Application:

@@ -35,11 +35,15 @@ class InvertRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    embedding: Vector | None = Field(None, description="one vector of this encoder, at any scale")
-    embeddings: Annotated[list[Vector], Field(fail_fast=True)] | None = Field(None, description="several of them")
-    steps: int = Field(8, ge=1, le=MAX_STEPS, description="denoising passes; the text's length is the most that help")
-    strategy: Strategy = Field("confidence", description="the decoder")
-    seed: int = Field(0, ge=0, le=MAX_SEED, description="for decoders that sample")
+    embedding: Vector | None = Field(default=None, description="one vector of this encoder, at any scale")
+    embeddings: Annotated[list[Vector], Field(fail_fast=True)] | None = Field(
+        default=None, description="several of them"
+    )
+    steps: int = Field(
+        default=8, ge=1, le=MAX_STEPS, description="denoising passes; the text's length is the most that help"
+    )
+    strategy: Strategy = Field(default="confidence", description="the decoder")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="for decoders that sample")
 
     @model_validator(mode="after")
     def _one_form(self) -> "InvertRequest":

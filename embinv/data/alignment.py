@@ -52,14 +52,21 @@ class TextTokenizer:
             raise ValueError(f"no tokenizer can be loaded from {source!r}: {error}") from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ValueError(f"{source!r} has no tokenizer.json; embinv needs a fast tokenizer")
-        end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+        end, pad = tokenizer.eos_token, tokenizer.pad_token
+        end = end if end is not None else tokenizer.sep_token
         if end is None:
             raise ValueError(f"the tokenizer of {source!r} has neither an EOS nor a SEP token to end a text with")
         self.source = source
         self.tokenizer = tokenizer
-        self.eos_id = int(end)
-        self.pad_id = int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else self.eos_id
+        self.eos_id = self._id(str(end))
+        self.pad_id = self.eos_id if pad is None else self._id(str(pad))
+        self.unknown_id = self.pad_id if tokenizer.unk_token is None else self._id(str(tokenizer.unk_token))
         self.vocab_size = len(tokenizer)
+
+    def _id(self, token: str) -> int:
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        assert isinstance(found, int)
+        return found
 
     def fingerprint(self) -> str:
         """Hash of everything that decides how text becomes ids (vocabulary, merges, normaliser)."""

@@ -7,7 +7,7 @@ Encoding and writing pairs is the encode job's.
 Shapes: N rows, L tokens, D embedding, B batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.dataset as pads
 
 from embinv.data.schema import matrix, read_recipe
+from embinv.data.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Pairs:
             self.token_ids[rows],
             self.embeddings[rows],
         )
+
+    def renumbered(self, vocabulary: Vocabulary) -> "Pairs":
+        """The same rows with the model's token ids."""
+        return replace(self, token_ids=vocabulary.compact(self.token_ids))
 
     def sample(self, rows: int, seed: int) -> "Pairs":
         """At most `rows` rows, chosen by a seed, in a random order."""

@@ -1,7 +1,7 @@
 """How much is hidden at time t: the linear (log-linear in noise) schedule of MDLM, alpha_t = 1 - t.
 
-A token is masked with probability 1 - alpha_t = t (Sahoo et al. 2024, appendix E.1), so t is the expected share of the text
-that is hidden and t = 1 hides all of it.
+A token is masked with probability 1 - alpha_t = t (Sahoo et al. 2024, appendix E.1), so t is the expected share of
+the text that is hidden and t = 1 hides all of it.
 """
 
 import torch

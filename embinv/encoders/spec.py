@@ -20,17 +20,19 @@ class EncoderSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     kind: Literal["sentence-transformers"] = Field(
-        "sentence-transformers", description="the adapter that applies the model's own modules"
+        default="sentence-transformers", description="the adapter that applies the model's own modules"
     )
     model: str = Field(description="hub id, folder, or pkg://package/path for weights inside an installed package")
-    revision: str | None = Field(None, description="hub commit or tag; null takes the hub's default")
+    revision: str | None = Field(default=None, description="hub commit or tag; null takes the hub's default")
     dim: int = Field(gt=0, description="length of a vector; below the model's own it is truncated (Matryoshka)")
-    prompt: str | None = Field(None, description="text put before each document, as the vectors' owner did")
-    task: str | None = Field(None, description="task adapter, for models that have them (jina-embeddings-v3)")
-    normalized: bool = Field(True, description="whether vectors are scaled to unit length after truncation")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="arithmetic of the encoder")
-    max_tokens: int | None = Field(None, gt=0, description="the encoder's own limit; null keeps the model's")
-    trust_remote_code: bool = Field(False, description="run code from the model's repository: only if you trust it")
+    prompt: str | None = Field(default=None, description="text put before each document, as the vectors' owner did")
+    task: str | None = Field(default=None, description="task adapter, for models that have them (jina-embeddings-v3)")
+    normalized: bool = Field(default=True, description="whether vectors are scaled to unit length after truncation")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="arithmetic of the encoder")
+    max_tokens: int | None = Field(default=None, gt=0, description="the encoder's own limit; null keeps the model's")
+    trust_remote_code: bool = Field(
+        default=False, description="run code from the model's repository: only if you trust it"
+    )
 
     def differences(self, other: "EncoderSpec") -> list[str]:
         """Names the fields in which two recipes differ, as `field: ours != theirs`."""

@@ -29,21 +29,24 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    size: Literal["tiny", "small", "base"] = Field("base", description="base is the reference's class")
-    hidden: int | None = Field(None, gt=0, description="width; null takes the size's")
-    layers: int | None = Field(None, gt=0, description="blocks; null takes the size's")
-    heads: int | None = Field(None, gt=0, description="attention heads; null takes the size's")
-    ffn: int | None = Field(None, gt=0, description="feed-forward width; null takes the size's")
-    adaln: bool = Field(True, description="condition every block through AdaLN-Zero")
-    pseudo_tokens: int = Field(8, ge=0, description="positions before the text that hold the embedding; 0 is none")
-    rope: bool = Field(True, description="rotary positions; off: learned ones")
-    qk_norm: bool = Field(True, description="RMS-normalised queries and keys")
-    tied_head: bool = Field(True, description="the head shares its weights with the token embedding")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    size: Literal["tiny", "small", "base"] = Field(default="base", description="base is the reference's class")
+    hidden: int | None = Field(default=None, gt=0, description="width; null takes the size's")
+    layers: int | None = Field(default=None, gt=0, description="blocks; null takes the size's")
+    heads: int | None = Field(default=None, gt=0, description="attention heads; null takes the size's")
+    ffn: int | None = Field(default=None, gt=0, description="feed-forward width; null takes the size's")
+    adaln: bool = Field(default=True, description="condition every block through AdaLN-Zero")
+    pseudo_tokens: int = Field(
+        default=8, ge=0, description="positions before the text that hold the embedding; 0 is none"
+    )
+    rope: bool = Field(default=True, description="rotary positions; off: learned ones")
+    qk_norm: bool = Field(default=True, description="RMS-normalised queries and keys")
+    tied_head: bool = Field(default=True, description="the head shares its weights with the token embedding")
+    trim_vocabulary: bool = Field(default=True, description="know only the tokens that occur in the training pairs")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
     def resolve(self, vocab_size: int, embedding_dim: int, seq_len: int) -> "MDLMConfig":
         """Fills in the size's widths and the sizes that data decide."""
-        chosen = self.model_dump(exclude={"size"})
+        chosen = self.model_dump(exclude={"size", "trim_vocabulary"})
         widths = {name: chosen.pop(name) or SIZES[self.size][name] for name in SIZES[self.size]}
         return MDLMConfig(vocab_size=vocab_size, embedding_dim=embedding_dim, seq_len=seq_len, **widths, **chosen)
 

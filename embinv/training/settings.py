@@ -11,39 +11,50 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     # --- length of the run: whichever comes first
-    max_steps: int = Field(100_000, gt=0, description="optimizer steps at most")
-    minutes: float | None = Field(None, gt=0, description="time budget; the schedule fits it (--minutes)")
-    early_stop_patience: int | None = Field(None, gt=0, description="validations without a better one before stopping")
+    max_steps: int = Field(default=100_000, gt=0, description="optimizer steps at most")
+    minutes: float | None = Field(default=None, gt=0, description="time budget; the schedule fits it (--minutes)")
+    early_stop_patience: int | None = Field(
+        default=None, gt=0, description="validations without a better one before stopping"
+    )
     # --- the step
-    batch_size: int = Field(512, gt=0, description="texts in an optimizer step, over all workers")
-    gradient_accumulation: int = Field(1, gt=0, description="backward passes in one optimizer step")
-    gradient_clipping: float = Field(1.0, ge=0, description="global gradient norm at most; 0 is off")
-    loss_weight: Literal["nelbo", "uniform"] = Field("nelbo", description="1/t of the NELBO, or every token the same")
+    batch_size: int = Field(default=512, gt=0, description="texts in an optimizer step, over all workers")
+    gradient_accumulation: int = Field(default=1, gt=0, description="backward passes in one optimizer step")
+    gradient_clipping: float = Field(default=1.0, ge=0, description="global gradient norm at most; 0 is off")
+    loss_weight: Literal["nelbo", "uniform"] = Field(
+        default="nelbo", description="1/t of the NELBO, or every token the same"
+    )
     # --- the optimizer
     optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="muon: hidden matrices by Muon, AdamW for the rest"
+        default="adamw", description="muon: hidden matrices by Muon, AdamW for the rest"
     )
-    learning_rate: float = Field(3e-4, gt=0, description="AdamW's")
-    muon_learning_rate: float = Field(2e-3, gt=0, description="Muon's, at AdamW's update size (match_rms_adamw)")
-    weight_decay: float = Field(0.01, ge=0, description="on hidden matrices only")
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.98, ge=0, lt=1)
+    learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's")
+    muon_learning_rate: float = Field(
+        default=2e-3, gt=0, description="Muon's, at AdamW's update size (match_rms_adamw)"
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="on hidden matrices only")
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.98, ge=0, lt=1)
     schedule: Literal["trapezoid", "cosine"] = "trapezoid"
-    warmup: float = Field(0.02, ge=0, lt=1, description="share of the run in which the rate rises")
-    decay: float = Field(0.4, ge=0, le=1, description="share of the run in which a trapezoid falls to zero")
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the float32 moving average, after its own warm-up")
-    # --- the machine
-    device: Literal["cpu", "cuda"] = Field("cpu", description="cpu trains over gloo, cuda over nccl")
-    workers: int = Field(1, gt=0, description="training processes (--workers)")
-    precision: Literal["float32", "bfloat16-mixed", "bfloat16"] = Field(
-        "float32", description="bfloat16-mixed: autocast over float32 weights; bfloat16: DeepSpeed's, AdamW only"
+    warmup: float = Field(default=0.02, ge=0, lt=1, description="share of the run in which the rate rises")
+    decay: float = Field(default=0.4, ge=0, le=1, description="share of the run in which a trapezoid falls to zero")
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="of the float32 moving average, after its own warm-up"
     )
-    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage")
-    max_failures: int = Field(3, ge=0, description="worker deaths survived before the run gives up")
+    # --- the machine
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu trains over gloo, cuda over nccl")
+    workers: int = Field(default=1, gt=0, description="training processes (--workers)")
+    precision: Literal["float32", "bfloat16-mixed", "bfloat16"] = Field(
+        default="float32",
+        description="bfloat16-mixed: autocast over float32 weights; bfloat16: DeepSpeed's, AdamW only",
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage")
+    max_failures: int = Field(default=3, ge=0, description="worker deaths survived before the run gives up")
     # --- looking at it
-    validations: int = Field(20, gt=0, description="how often in a run to validate and to save")
-    validation_rows: int = Field(256, gt=0, description="held-out texts generated from a full mask at each validation")
-    validation_steps: int = Field(8, gt=0, description="denoising passes of those generations")
+    validations: int = Field(default=20, gt=0, description="how often in a run to validate and to save")
+    validation_rows: int = Field(
+        default=256, gt=0, description="held-out texts generated from a full mask at each validation"
+    )
+    validation_steps: int = Field(default=8, gt=0, description="denoising passes of those generations")
     seed: int = 0
 
     @model_validator(mode="after")
