@@ -108,15 +108,16 @@ def make_pairs(config: Config, texts: Path, out: Path) -> dict[str, Any]:
         print(f"{out}: all done before, {stats['rows']:,} pairs")
         return stats
 
-    keep_settings(config, out, "encode")
-    progress.mkdir(exist_ok=True)
     run = {"texts": str(texts), "recipe": recipe.model_dump(mode="json"), "data": _alignment(config)}
-    write_json(progress / "run.json", run)
+    progress.mkdir(parents=True, exist_ok=True)
+    write_json(progress / "run.json", run)  # before anything lies in `out`, or that would be taken for a stranger's
+    keep_settings(config, out, "encode")
+    clock = progress / "seconds.json"
+    earlier = loads(clock.read_text(encoding="utf-8")) if clock.is_file() else 0.0
     began, before = time.monotonic(), count_rows(out)
-    with _shown_progress(out, corpus["rows"], before):
+    with _shown_progress(out, corpus["rows"], before, clock, earlier):
         _encode(config, recipe, texts, out, progress / "ids")
     seconds = round(time.monotonic() - began, 2)
-    earlier = loads((progress / "seconds.json").read_text()) if (progress / "seconds.json").is_file() else 0.0
     splits = {folder.name.removeprefix("split="): count_rows(folder) for folder in sorted(out.glob("split=*"))}
     rows = sum(splits.values())
     if rows == 0:
@@ -145,10 +146,12 @@ def _encode(config: Config, recipe: PairsRecipe, texts: Path, out: Path, done_id
     )
     cores = int(ray.cluster_resources().get("CPU", 1))
     threads = encoding.threads or (max(1, cores // encoding.workers) if encoding.device == "cpu" else None)
-    resources = {"num_gpus": 1, "num_cpus": 0} if encoding.device == "cuda" else {"num_cpus": 0.5}
+    spare = max(0, cores - 2) / encoding.workers  # one CPU stays for tasks and one for the checkpoint's filter
+    resources = {"num_gpus": 1, "num_cpus": 0} if encoding.device == "cuda" else {"num_cpus": min(1, spare)}
     with ray.data.DataContext.current(context):
         dataset = (
-            ray.data.read_parquet(str(texts), columns=["id", "text", "lang"], file_extensions=["parquet"])
+            ray.data.read_parquet(str(texts), file_extensions=["parquet"])
+            .select_columns(["id", "text", "lang"])
             .repartition(target_num_rows_per_block=config.data.shard_rows)
             .map_batches(
                 AlignAndEncode,
@@ -203,10 +206,11 @@ def count_rows(folder: Path) -> int:
 
 
 class _shown_progress:
-    """Prints how many rows are written, how fast, and how long it will take, while the pipeline runs."""
+    """Prints how many rows are written, how fast, and how long it will take; keeps the time for a later sitting."""
 
-    def __init__(self, out: Path, total: int, before: int) -> None:
+    def __init__(self, out: Path, total: int, before: int, clock: Path, earlier: float) -> None:
         self.out, self.total, self.before = out, total, before
+        self.clock, self.earlier = clock, earlier  # seconds of all sittings
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -222,6 +226,7 @@ class _shown_progress:
 
     def _watch(self) -> None:
         while not self.done.wait(PROGRESS_EVERY):
+            write_json(self.clock, round(self.earlier + time.monotonic() - self.began, 2))
             try:
                 rows = count_rows(self.out)
             except (OSError, pa.ArrowInvalid):

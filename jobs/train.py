@@ -31,6 +31,7 @@ from embinv.models.mdlm import ConditionalMDLM, count_parameters
 from embinv.training.ema import EMA
 from embinv.training.loop import Progress, RunState, TokenIds, Validated, run
 from embinv.training.plot import draw_training
+from embinv.training.precision import resolve_precision
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -147,7 +148,8 @@ def train_worker(task: dict[str, Any]) -> None:
 def _train(task: Task) -> None:
     torch.set_num_threads(task.threads)
     config = Config.model_validate(task.config)
-    settings = config.training
+    precision = resolve_precision(config.training.precision, config.training.device)
+    settings = config.training.model_copy(update={"precision": precision})
     recipe = read_recipe(task.data)
     tokenizer = TextTokenizer(config.tokenizer, trust_remote_code=config.encoder.trust_remote_code)
     training = read_pairs(task.data, "train")

@@ -21,8 +21,6 @@ def ray_cluster():
     """A Ray cluster of 4 CPUs in this process; Serve does not run on it, and must not when a test ends."""
     import ray
 
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()

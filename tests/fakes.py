@@ -59,6 +59,18 @@ class OracleDenoiser:
         return probability.log() if positions is None else probability.log()[positions]
 
 
+class OracleModel(torch.nn.Module):
+    """An oracle denoiser where the inverter expects a model."""
+
+    def __init__(self, denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+        self.anchor = torch.nn.Parameter(torch.zeros(1))  # says on which device it is
+
+    def forward(self, *arguments):
+        return self.denoiser(*arguments)
+
+
 class ContextDenoiser:
     """A fixed random distribution for each (z_t row, embedding row): everything that it reads changes what it says."""
 
@@ -82,9 +94,7 @@ def word_tokenizer(folder, words=WORDS):
     vocabulary = {"[PAD]": 0, "[EOS]": 1, "[UNK]": 2} | {word: 3 + i for i, word in enumerate(words)}
     backend = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]"
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]")
     Path(folder).mkdir(parents=True, exist_ok=True)
     fast.save_pretrained(str(folder))
     return TextTokenizer(str(folder))

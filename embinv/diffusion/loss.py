@@ -1,4 +1,8 @@
-"""The training objective: MDLM's negative evidence lower bound in nats a token (eq. 10), and variants to measure.
+"""The training objective: cross-entropy at the hidden positions, weighted by time.
+
+With weight 1/t it is MDLM's negative evidence lower bound in nats a token (Sahoo et al. 2024, eq. 10), which
+validation reports. Training with every hidden token weighted the same aims at the same conditional distributions
+with less variance: at equal time it reached a lower bound and recovered more (docs/LOG.md).
 
 Shapes: B batch, L length, M hidden positions in the batch, V vocabulary.
 """

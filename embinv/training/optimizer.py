@@ -12,14 +12,18 @@ from torch import nn
 
 from embinv.training.settings import TrainingSettings
 
-LEXICAL = ("token_embedding", "position_embedding", "head_weight")
+BRANCHES = (".attention.", ".feed_forward.")
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters as (hidden matrices, everything else)."""
+    """Parameters as (hidden matrices, everything else).
+
+    Hidden matrices are those of the blocks' two branches. Modulations and the maps of the embedding are read once a
+    text, not once a token, and orthogonalising them costs as much as all branches together (docs/LOG.md).
+    """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
-        hidden_matrix = parameter.ndim == 2 and not name.startswith(LEXICAL)
+        hidden_matrix = parameter.ndim == 2 and any(branch in name for branch in BRANCHES)
         (matrices if hidden_matrix else others).append(parameter)
     return matrices, others
 

@@ -21,7 +21,7 @@ class TrainingSettings(BaseModel):
     gradient_accumulation: int = Field(default=1, gt=0, description="backward passes in one optimizer step")
     gradient_clipping: float = Field(default=1.0, ge=0, description="global gradient norm at most; 0 is off")
     loss_weight: Literal["nelbo", "uniform"] = Field(
-        default="nelbo", description="1/t of the NELBO, or every token the same"
+        default="uniform", description="every hidden token the same, or 1/t of the NELBO (slower: docs/LOG.md)"
     )
     # --- the optimizer
     optimizer: Literal["muon", "adamw"] = Field(
@@ -43,9 +43,10 @@ class TrainingSettings(BaseModel):
     # --- the machine
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu trains over gloo, cuda over nccl")
     workers: int = Field(default=1, gt=0, description="training processes (--workers)")
-    precision: Literal["float32", "bfloat16-mixed", "bfloat16"] = Field(
-        default="float32",
-        description="bfloat16-mixed: autocast over float32 weights; bfloat16: DeepSpeed's, AdamW only",
+    precision: Literal["auto", "float32", "bfloat16-mixed", "bfloat16"] = Field(
+        default="auto",
+        description="bfloat16-mixed: autocast over float32 weights; auto: that where the hardware has it, or float32; "
+        "bfloat16: DeepSpeed's own, AdamW only",
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage")
     max_failures: int = Field(default=3, ge=0, description="worker deaths survived before the run gives up")

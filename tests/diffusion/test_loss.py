@@ -80,9 +80,7 @@ def test_each_text_has_its_own_weight_not_the_batchs_mean():
     hidden = torch.rand((4, 6), generator=generator) < 0.5
     full = torch.randn((4, 6, 5), generator=generator).log_softmax(-1)
     weight = torch.tensor([1.0, 10.0, 100.0, 0.5])
-    by_hand = sum(
-        -weight[b].item() * full[b, i, x_0[b, i]].item() for b in range(4) for i in range(6) if hidden[b, i]
-    )
+    by_hand = sum(-weight[b].item() * full[b, i, x_0[b, i]].item() for b in range(4) for i in range(6) if hidden[b, i])
     loss = masked_cross_entropy(full[hidden], x_0, hidden, weight)
     assert loss.item() == pytest.approx(by_hand / 24, rel=1e-6)
 

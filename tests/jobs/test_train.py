@@ -1,0 +1,283 @@
+"""jobs/train.py: what a run leaves behind, that it computes what plain PyTorch does, and what a crash costs."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from embinv.checkpoint import load_checkpoint
+from embinv.data.alignment import TextTokenizer
+from embinv.data.pairs import read_pairs
+from embinv.data.schema import read_recipe
+from embinv.data.vocabulary import Vocabulary
+from embinv.inverter import load_inverter
+from embinv.models.mdlm import ConditionalMDLM
+from embinv.training.ema import EMA
+from embinv.training.engine import LocalEngine
+from embinv.training.loop import RunState, TokenIds, run
+from embinv.training.optimizer import build_optimizer
+from jobs.train import train
+
+
+class Plain:
+    """A run in one process without Ray and DeepSpeed: what theirs must come to.
+
+    Attributes:
+        start: weights at the start.
+        end: EMA weights at the end, once `run` was called.
+    """
+
+    def __init__(self, config, pairs):
+        self.settings, self.recipe = config.training, read_recipe(pairs)
+        training = read_pairs(pairs, "train")
+        ends, unknown = (self.recipe.eos_id, self.recipe.pad_id), TextTokenizer(config.tokenizer).unknown_id
+        vocabulary = Vocabulary.of(training.token_ids, self.recipe.vocab_size, ends, unknown)
+        validation = read_pairs(pairs, "validation").sample(self.settings.validation_rows, self.settings.seed)
+        self.training, self.validation = training.renumbered(vocabulary), validation.renumbered(vocabulary)
+        torch.manual_seed(self.settings.seed)
+        shape = config.model.resolve(vocabulary.size, self.recipe.encoder.dim, self.recipe.seq_len)
+        self.model = ConditionalMDLM(shape)
+        self.ids = TokenIds(shape.mask_id, *vocabulary.compact(np.array(ends)).tolist())
+        self.start = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+
+    def run(self):
+        ema = EMA(self.model, self.settings.ema_decay)
+        optimizer = build_optimizer(self.model, self.settings)
+        engine = LocalEngine(
+            self.model, optimizer, self.settings.gradient_accumulation, self.settings.gradient_clipping
+        )
+        for _ in run(engine, ema, self.training, self.validation, self.ids, self.settings, RunState()):
+            pass
+        self.end = dict(ema.model.named_parameters())
+        return self
+
+
+def assert_same_way(found, expected, start, tolerance):
+    """Every weight went from its start to the same place, up to a share of the way that it went."""
+    assert found.keys() == expected.keys() == start.keys()
+    for name, weight in expected.items():
+        way = float((weight - start[name]).norm())
+        assert way > 0, f"{name} was not trained"
+        assert float((found[name] - weight).norm()) <= tolerance * way, name
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def progress_of(out):
+    return [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
+
+
+def test_a_run_makes_the_steps_it_was_told_to(tiny_run):
+    out, record = tiny_run
+    assert record["steps"] == 20
+    assert record == json.loads((out / "_run.json").read_text())
+    assert record["finished"]
+    assert record["samples_per_second"] == pytest.approx(20 * 32 / record["seconds"], rel=0.05)
+    assert progress_of(out)[-1]["step"] == 20
+    assert load_checkpoint(out / "last").config.training["steps"] == 20
+
+
+def test_a_run_leaves_what_the_readme_promises(tiny_run):
+    out, record = tiny_run
+    names = {path.name for path in out.iterdir()}
+    expected = {"checkpoint", "last", "training.png", "tensorboard", "train.log", "progress.jsonl", "settings.yaml"}
+    assert names == expected | {"_run.json", f"state-{record['fingerprint']}"}
+    assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert any(path.stat().st_size > 200 for path in (out / "tensorboard").glob("events.out.tfevents.*"))
+    log = (out / "train.log").read_text()
+    assert "texts to learn from" in log and "samples/s" in log and "validation:" in log
+    assert "max_steps: 20" in (out / "settings.yaml").read_text()
+
+
+def test_tensorboard_holds_loss_and_validation(tiny_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out, record = tiny_run
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"train/loss", "train/samples_per_second", "validation/nelbo", "validation/token_accuracy"} <= tags
+    assert [event.step for event in events.Scalars("validation/nelbo")] == [10, 20]
+    assert events.Scalars("validation/nelbo")[-1].value == pytest.approx(record["last"]["nelbo"], rel=1e-5)
+
+
+def test_a_checkpoint_loads_and_inverts(tiny_run, tiny_pairs):
+    out, _ = tiny_run
+    test = read_pairs(tiny_pairs, "test")
+    for name in ("checkpoint", "last"):
+        inversions = load_inverter(out / name).invert(test.embeddings[:3].astype(np.float32), steps=2)
+        assert len(inversions) == 3
+        assert all(0 < inversion.confidence <= 1 for inversion in inversions)
+
+
+def test_deepspeed_computes_what_plain_pytorch_does(tiny_run, tiny, tiny_pairs):
+    out, _ = tiny_run
+    plain = Plain(tiny(), tiny_pairs).run()
+    assert_same_way(weights_of(out / "last"), plain.end, plain.start, 0.01)
+
+
+def test_a_finished_run_is_not_done_again(tiny_run, tiny, tiny_pairs, capsys):
+    out, record = tiny_run
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert train(tiny(), tiny_pairs, out, resume=True) == record
+    assert "all done before, 20 steps" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_going_on_must_be_asked_for(tiny_run, tiny, tiny_pairs):
+    out, _ = tiny_run
+    with pytest.raises(ValueError, match="add --resume"):
+        train(tiny(), tiny_pairs, out, resume=False)
+
+
+def test_other_settings_are_refused_by_name(tiny_run, tiny, tiny_pairs):
+    out, _ = tiny_run
+    with pytest.raises(ValueError, match=r"training\.max_steps: 20 != 30") as caught:
+        train(tiny("training.max_steps=30"), tiny_pairs, out, resume=True)
+    assert "choose another folder" in str(caught.value)
+
+
+def test_settings_of_other_jobs_may_change(tiny_run, tiny, tiny_pairs):
+    out, record = tiny_run
+    assert train(tiny("evaluation.rows=5", "encoding.workers=2"), tiny_pairs, out, resume=True) == record
+
+
+def test_pairs_of_another_recipe_are_refused_by_name(ray_cluster, tiny, tiny_pairs, tmp_path):
+    with pytest.raises(ValueError, match="seq_len: 16 != 24"):
+        train(tiny("data.seq_len=24"), tiny_pairs, tmp_path / "out", resume=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_pairs_is_refused(ray_cluster, tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"jobs/encode\.py"):
+        train(tiny(), tmp_path, tmp_path / "out", resume=False)
+
+
+def test_a_checkpoint_of_another_origin_is_not_overwritten(ray_cluster, tiny, tiny_pairs, tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(ValueError, match="another origin"):
+        train(tiny(), tiny_pairs, tmp_path, resume=True)
+
+
+# --- slow: crashes, several workers
+
+
+@pytest.fixture
+def start_training(start_job, tiny_pairs):
+    """Starts jobs/train.py in a Ray session of its own, with settings on top of `tiny`."""
+
+    def start(config, out, *arguments):
+        path = out.with_suffix(".yaml")
+        path.write_text(config.to_yaml())
+        return start_job("jobs/train.py", "--config", path, "--data", tiny_pairs, "--out", out, *arguments)
+
+    return start
+
+
+STEPS = 400
+LONG = (f"training.max_steps={STEPS}", "training.validations=20", "training.batch_size=64")
+
+
+def saves(out):
+    """Validations that the log tells of; each is followed by a save."""
+    log = out / "train.log"
+    return log.read_text().count("validation:") if log.exists() else 0
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_the_run_ends_by_itself(start_training, tiny, tiny_pairs, tmp_path):
+    out, config = tmp_path / "out", tiny(*LONG)
+    job = start_training(config, out)
+    job.until(lambda: saves(out) >= 4)
+    (worker,) = [process for process in job.members() if process.name().startswith("ray::RayTrainWorker")]
+    os.kill(worker.pid, signal.SIGKILL)
+    code, output = job.finish()
+    assert code == 0, output
+    log = (out / "train.log").read_text()
+    assert "going on from step" in log
+    assert f"going on from step {STEPS}" not in log
+    assert_whole_run(out, config, tiny_pairs)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_when_asked(start_training, tiny, tiny_pairs, tmp_path):
+    out, config = tmp_path / "out", tiny(*LONG)
+    job = start_training(config, out)
+    job.until(lambda: saves(out) >= 4)
+    assert job.kill() > 3
+    assert json.loads((out / "_run.json").read_text())["finished"] is None
+    code, output = start_training(config, out, "--resume").finish()
+    assert code == 0, output
+    assert "going on from step" in output
+    assert f"{STEPS} steps in" in output
+    assert_whole_run(out, config, tiny_pairs)
+
+
+def assert_whole_run(out, config, pairs):
+    """Right step count, no step told twice, and the weights of a run that nobody disturbed."""
+    record = json.loads((out / "_run.json").read_text())
+    assert record["finished"] and record["steps"] == STEPS
+    assert load_checkpoint(out / "last").config.training["steps"] == STEPS
+    steps = [row["step"] for row in progress_of(out)]
+    assert steps == sorted(set(steps)) and steps[-1] == STEPS
+    plain = Plain(config, pairs).run()
+    assert_same_way(weights_of(out / "last"), plain.end, plain.start, 0.05)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_after_its_last_step_is_only_recorded(ray_cluster, tiny, tiny_pairs, tmp_path):
+    out, config = tmp_path / "out", tiny("training.max_steps=4", "training.validations=1")
+    record = train(config, tiny_pairs, out, resume=False)
+    (out / "_run.json").write_text(json.dumps(record | {"finished": None, "steps": 0}))
+    again = train(config, tiny_pairs, out, resume=True)
+    assert again["steps"] == record["steps"] == 4
+    assert again["finished"] and again["last"] == record["last"]
+
+
+TWO_WORKERS = ("training.workers=2", "training.optimizer=adamw", "training.max_steps=12", "training.validations=1")
+
+
+@pytest.fixture(scope="module")
+def unpartitioned(ray_cluster, tiny, tiny_pairs, tmp_path_factory):
+    """Two workers that each hold everything: what partitioning must not change."""
+    out = tmp_path_factory.mktemp("zero") / "out"
+    record = train(tiny(*TWO_WORKERS), tiny_pairs, out, resume=False)
+    assert record["steps"] == 12
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_partitioning_changes_nothing(unpartitioned, tiny, tiny_pairs, tmp_path, stage):
+    train(tiny(*TWO_WORKERS, f"training.zero_stage={stage}"), tiny_pairs, tmp_path, resume=False)
+    assert progress_of(tmp_path)[-1]["loss"] == pytest.approx(progress_of(unpartitioned)[-1]["loss"], rel=1e-4)
+    start = Plain(tiny(*TWO_WORKERS), tiny_pairs).start
+    assert_same_way(weights_of(tmp_path / "last"), weights_of(unpartitioned / "last"), start, 0.01)
+
+
+@pytest.mark.slow
+def test_bfloat16_with_zero_2_stays_near_float32(unpartitioned, tiny, tiny_pairs, tmp_path):
+    settings = ("training.zero_stage=2", "training.precision=bfloat16")
+    record = train(tiny(*TWO_WORKERS, *settings), tiny_pairs, tmp_path, resume=False)
+    assert record["steps"] == 12
+    assert progress_of(tmp_path)[-1]["loss"] == pytest.approx(progress_of(unpartitioned)[-1]["loss"], rel=0.02)
+    expected, found = weights_of(unpartitioned / "last"), weights_of(tmp_path / "last")
+    assert {name: (w.shape, w.dtype) for name, w in found.items()} == {
+        name: (w.shape, torch.float32) for name, w in expected.items()
+    }
+    load_inverter(tmp_path / "last")
+
+
+@pytest.mark.slow
+def test_accumulated_gradients_are_those_of_plain_pytorch(ray_cluster, tiny, tiny_pairs, tmp_path):
+    config = tiny("training.gradient_accumulation=4", "training.max_steps=8", "training.validations=1")
+    record = train(config, tiny_pairs, tmp_path, resume=False)
+    assert record["steps"] == 8
+    plain = Plain(config, tiny_pairs).run()
+    assert_same_way(weights_of(tmp_path / "last"), plain.end, plain.start, 0.01)

@@ -1,0 +1,227 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from embinv.checkpoint import embedding_statistics, load_checkpoint, read_checkpoint_config, save_checkpoint
+from tests.fakes import WORDS, HashEncoder, hash_spec, sentences, tiny_checkpoint, unit_vectors, word_tokenizer
+
+SPEC = hash_spec(16)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return word_tokenizer(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("saved") / "checkpoint"
+    return folder, *tiny_checkpoint(folder, tokenizer, SPEC, kept=[0, 1, 3, 4, 9, 17])
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy that a test may break."""
+    shutil.copytree(saved[0], tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def refusal(folder):
+    with pytest.raises(ValueError, match=r".+") as caught:
+        load_checkpoint(folder)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert str(folder) in message
+    return message
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def rewrite_config(folder, change):
+    tree = json.loads((folder / "config.json").read_text())
+    change(tree)
+    (folder / "config.json").write_text(json.dumps(tree))
+
+
+def rewrite_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def test_round_trip_is_bit_exact(saved, tokenizer):
+    folder, model, config, vocabulary = saved
+    loaded = load_checkpoint(folder)
+    state = loaded.model.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    assert loaded.config == config
+    assert np.array_equal(loaded.vocabulary.kept, vocabulary.kept)
+    assert loaded.tokenizer.fingerprint() == tokenizer.fingerprint()
+    assert not loaded.model.training
+
+
+def test_loaded_model_says_what_the_saved_one_said(saved):
+    folder, model, config, _ = saved
+    z_t = torch.tensor([[config.model.mask_id] * 8, [0, 1, 2, config.model.mask_id, 0, 1, 2, 3]])
+    embedding = torch.from_numpy(unit_vectors(2, 16))
+    assert torch.equal(load_checkpoint(folder).model(z_t, embedding), model(z_t, embedding))
+
+
+def test_saving_what_was_loaded_writes_the_same_files(saved, tmp_path):
+    loaded = load_checkpoint(saved[0])
+    save_checkpoint(tmp_path / "again", loaded.model, loaded.config, loaded.tokenizer, loaded.vocabulary)
+    first, second = contents(saved[0]), contents(tmp_path / "again")
+    assert first.keys() == second.keys()
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocabulary.safetensors", "README.md"):
+        assert first[name] == second[name]
+
+
+def test_folder_moves_by_copy(folder, tmp_path):
+    folder.rename(tmp_path / "moved")
+    assert load_checkpoint(tmp_path / "moved").config.name == "tiny"
+
+
+def test_weights_in_half_precision_are_saved_as_float32(saved, tokenizer, tmp_path):
+    _, model, config, vocabulary = saved
+    import copy
+
+    half = copy.deepcopy(model).bfloat16()
+    save_checkpoint(tmp_path / "half", half, config, tokenizer, vocabulary)
+    loaded = load_checkpoint(tmp_path / "half").model.state_dict()
+    assert all(loaded[name].dtype == torch.float32 for name in loaded)
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in half.state_dict().items())
+
+
+def test_missing_tensor_is_named(folder):
+    rewrite_weights(folder, lambda weights: weights.pop("blocks.1.attention.key.weight"))
+    assert "blocks.1.attention.key.weight is missing" in refusal(folder)
+
+
+def test_extra_tensor_is_named(folder):
+    rewrite_weights(folder, lambda weights: weights.update(stranger=torch.zeros(2)))
+    assert "stranger is not part of the architecture" in refusal(folder)
+
+
+def test_tensor_of_another_shape_is_named_with_both_shapes(folder):
+    rewrite_weights(folder, lambda weights: weights.update(head_bias=torch.zeros(3)))
+    assert "head_bias has shape (3,), expected (7,)" in refusal(folder)
+
+
+def test_all_that_does_not_fit_is_named_at_once(folder):
+    def change(weights):
+        del weights["head_bias"]
+        weights["stranger"] = torch.zeros(2)
+
+    rewrite_weights(folder, change)
+    message = refusal(folder)
+    assert "head_bias is missing" in message
+    assert "stranger is not part" in message
+
+
+@pytest.mark.parametrize("version", [2, 0, None, "1"])
+def test_other_format_version_is_refused_with_both(folder, version):
+    rewrite_config(folder, lambda tree: tree.update(format_version=version))
+    assert f"format_version {version}, this embinv reads 1" in refusal(folder)
+
+
+def test_swapped_tokenizer_is_refused(folder, tmp_path):
+    other = word_tokenizer(tmp_path / "other", words=WORDS[::-1])
+    other.save(str(folder))
+    assert "tokenizer.json is not the one" in refusal(folder)
+
+
+def test_vocabulary_of_another_model_is_refused(folder, saved):
+    from embinv.data.vocabulary import Vocabulary
+
+    Vocabulary(np.array([0, 1, 2]), saved[3].full_size, 2).save(folder)
+    assert "vocabulary.safetensors does not belong" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocabulary.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("content", [None, b"", b"garbage"], ids=["absent", "empty", "garbage"])
+def test_part_that_is_absent_or_broken_is_refused_with_the_folder(folder, name, content):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    refusal(folder)
+
+
+@pytest.mark.parametrize("change", [{"surprise": 1}, {"family": "t5"}, {"statistics": None}], ids=str)
+def test_config_outside_the_contract_is_refused_in_one_sentence(folder, change):
+    rewrite_config(folder, lambda tree: tree.update(change))
+    assert next(iter(change)) in refusal(folder)
+
+
+def test_folder_that_is_no_checkpoint_is_refused_with_who_makes_one(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ValueError, match=r"no config.json; give a folder that jobs/train.py wrote"):
+            read_checkpoint_config(path)
+
+
+class BrokenTokenizer:
+    """Writes one file and then fails, as on a full disk."""
+
+    def save(self, folder):
+        from pathlib import Path
+
+        (Path(folder) / "tokenizer.json").write_text("{")
+        raise OSError("no space left on device")
+
+
+def test_failure_half_way_leaves_the_older_checkpoint_whole(folder, saved, tokenizer):
+    _, model, config, vocabulary = saved
+    before = contents(folder)
+    newer = config.model_copy(update={"name": "newer"})
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(folder, model, newer, BrokenTokenizer(), vocabulary)
+    assert contents(folder) == before
+    save_checkpoint(folder, model, newer, tokenizer, vocabulary)  # what the failure left does no harm
+    assert read_checkpoint_config(folder).name == "newer"
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_failure_half_way_makes_no_folder_where_there_was_none(saved, tmp_path):
+    _, model, config, vocabulary = saved
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(tmp_path / "new", model, config, BrokenTokenizer(), vocabulary)
+    assert not (tmp_path / "new").exists()
+
+
+def test_newer_checkpoint_replaces_the_older_without_leftovers(folder, saved, tokenizer):
+    (folder / "leftover.txt").write_text("of the older one")
+    _, model, config, vocabulary = saved
+    save_checkpoint(folder, model, config, tokenizer, vocabulary)
+    assert not (folder / "leftover.txt").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_nothing_in_the_folder_is_a_pickle(saved):
+    suffixes = {path.suffix for path in saved[0].iterdir()}
+    assert suffixes <= {".safetensors", ".json", ".md", ".jinja"}
+
+
+def test_model_card_says_what_was_made_and_measured(saved, tokenizer, tmp_path):
+    _, model, config, vocabulary = saved
+    measured = config.model_copy(update={"training": {"steps": 123, "validation_token_accuracy": 0.4567}})
+    save_checkpoint(tmp_path / "c", model, measured, tokenizer, vocabulary)
+    card = (tmp_path / "c" / "README.md").read_text()
+    for part in ("inverter for hash", "16-dimensional", "| steps | 123 |", "| validation_token_accuracy | 0.4567 |"):
+        assert part in card
+
+
+def test_statistics_equal_numpys():
+    vectors = HashEncoder(SPEC).encode(sentences(30)) * np.linspace(0.5, 2, 30)[:, None]
+    found = embedding_statistics(vectors.astype(np.float16))
+    stored = vectors.astype(np.float16).astype(np.float64)
+    norms = np.linalg.norm(stored, axis=1)
+    assert found.rows == 30
+    assert (found.norm_mean, found.norm_std) == pytest.approx((norms.mean(), norms.std()), abs=2e-6)
+    assert found.mean == pytest.approx(stored.mean(axis=0).tolist(), abs=2e-6)
+    assert found.std == pytest.approx(stored.std(axis=0).tolist(), abs=2e-6)

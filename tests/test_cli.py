@@ -1,0 +1,236 @@
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from embinv.cli import main
+from embinv.data.alignment import TextTokenizer
+from embinv.encoders.spec import EncoderSpec
+from embinv.inverter import load_inverter
+from tests.fakes import MINILM, hash_spec, tiny_checkpoint, unit_vectors, word_tokenizer
+
+VECTORS = unit_vectors(7, 16)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "checkpoint"
+    tiny_checkpoint(folder, word_tokenizer(tmp_path_factory.mktemp("words")), hash_spec(16))
+    return str(folder)
+
+
+@pytest.fixture
+def npy(tmp_path):
+    np.save(tmp_path / "v.npy", VECTORS)
+    return str(tmp_path / "v.npy")
+
+
+def parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def invert(checkpoint, vectors, out, *more):
+    main(["invert", "--checkpoint", checkpoint, "--vectors", str(vectors), "--out", str(out), *more])
+    return pq.read_table(out)
+
+
+def refused(capsys, *arguments):
+    """The sentence on stderr with which a command ends."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_dump_without_ids_becomes_row_number_text_and_confidence(checkpoint, npy, tmp_path):
+    table = invert(checkpoint, npy, tmp_path / "out.parquet")
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("id", "int64"),
+        ("text", "string"),
+        ("confidence", "float"),
+    ]
+    expected = load_inverter(checkpoint).invert(VECTORS)
+    assert table["id"].to_pylist() == list(range(7))
+    assert table["text"].to_pylist() == [inversion.text for inversion in expected]
+    assert table["confidence"].to_pylist() == pytest.approx([inversion.confidence for inversion in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("ids", [[70, 60, 50, 40, 30, 20, 10], list("abcdefg")])
+def test_ids_of_a_dump_stay_with_their_vectors(checkpoint, npy, tmp_path, ids):
+    source = parquet(tmp_path / "v.parquet", id=ids, embedding=list(VECTORS))
+    table = invert(checkpoint, source, tmp_path / "out.parquet")
+    assert table["id"].to_pylist() == ids
+    assert table["text"].to_pylist() == invert(checkpoint, npy, tmp_path / "npy.parquet")["text"].to_pylist()
+
+
+def test_parquet_without_ids_gets_row_numbers_and_its_column_may_be_named(checkpoint, tmp_path):
+    source = parquet(tmp_path / "v.parquet", vec=list(VECTORS.astype(np.float16)))
+    table = invert(checkpoint, source, tmp_path / "out.parquet", "--column", "vec")
+    assert table["id"].to_pylist() == list(range(7))
+
+
+def test_batch_size_changes_no_text(checkpoint, npy, tmp_path):
+    whole = invert(checkpoint, npy, tmp_path / "a.parquet")
+    parts = invert(checkpoint, npy, tmp_path / "b.parquet", "--batch-size", "2")
+    assert whole["text"].to_pylist() == parts["text"].to_pylist()
+
+
+def test_steps_reach_the_decoder(checkpoint, npy, tmp_path):
+    one = invert(checkpoint, npy, tmp_path / "a.parquet", "--steps", "1")
+    expected = load_inverter(checkpoint).invert(VECTORS, steps=1)
+    assert one["text"].to_pylist() == [inversion.text for inversion in expected]
+
+
+def test_folder_of_the_output_is_made_and_an_older_file_replaced(checkpoint, npy, tmp_path):
+    out = tmp_path / "new" / "folder" / "out.parquet"
+    invert(checkpoint, npy, out)
+    invert(checkpoint, npy, out)
+    assert [path.name for path in out.parent.iterdir()] == ["out.parquet"]
+
+
+def test_what_was_done_is_said(checkpoint, npy, tmp_path, capsys):
+    invert(checkpoint, npy, tmp_path / "out.parquet")
+    said = capsys.readouterr()
+    assert f"7 texts in {tmp_path / 'out.parquet'}" in said.out
+    assert "inverted 7 of 7" in said.err
+
+
+def bad_vectors(kind):
+    vectors = VECTORS.copy()
+    if kind == "nan":
+        vectors[3, 1] = np.nan
+    elif kind == "infinity":
+        vectors[3, 1] = np.inf
+    elif kind == "zero":
+        vectors[3] = 0
+    elif kind == "width":
+        return vectors[:, :9]
+    elif kind == "none":
+        return vectors[:0]
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("nan", "row 3 holds NaN"),
+        ("infinity", "row 3 holds NaN or infinity"),
+        ("zero", "row 3 is a zero vector"),
+        ("width", "have 9 dimensions, this inverter takes 16"),
+        ("none", "no vector was given"),
+    ],
+)
+def test_bad_vectors_end_with_one_sentence_and_no_file(checkpoint, tmp_path, capsys, kind, sentence):
+    np.save(tmp_path / "bad.npy", bad_vectors(kind))
+    out = tmp_path / "out.parquet"
+    given = ("--vectors", str(tmp_path / "bad.npy"), "--out", str(out))
+    assert sentence in refused(capsys, "invert", "--checkpoint", checkpoint, *given)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--out", "x.csv"], "--out x.csv: give a file that ends in .parquet"),
+        ([], "--vectors needs --out FILE.parquet"),
+        (["--out", "{tmp}/o.parquet", "--steps", "0"], "steps is 0"),
+        (["--out", "{tmp}/o.parquet", "--strategy", "luck"], "strategy 'luck' is unknown"),
+        (["--out", "{tmp}/o.parquet", "--batch-size", "0"], "batch"),
+        (["--out", "{tmp}/o.parquet", "--batch-size", "-3"], "batch"),
+        (["--out", "{tmp}/v.npy/o.parquet"], "v.npy"),
+    ],
+    ids=["suffix", "no out", "steps", "strategy", "batch 0", "batch -3", "out under a file"],
+)
+def test_option_that_cannot_be_used_ends_with_one_sentence(checkpoint, npy, tmp_path, capsys, more, sentence):
+    more = [argument.replace("{tmp}", str(tmp_path)) for argument in more]
+    assert sentence in refused(capsys, "invert", "--checkpoint", checkpoint, "--vectors", npy, *more)
+
+
+def test_gpu_that_is_not_there_ends_with_one_sentence(checkpoint, npy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = ("--vectors", npy, "--out", str(tmp_path / "o.parquet"), "--device", "cuda")
+    assert "cuda" in refused(capsys, "invert", "--checkpoint", checkpoint, *given).lower()
+
+
+def test_file_that_cannot_be_used_ends_with_one_sentence_that_names_it(checkpoint, npy, tmp_path, capsys):
+    out = ("--out", str(tmp_path / "o.parquet"))
+    nowhere = str(tmp_path / "absent")
+    assert nowhere in refused(capsys, "invert", "--checkpoint", nowhere, "--vectors", npy, *out)
+    assert "no such file" in refused(capsys, "invert", "--checkpoint", checkpoint, "--vectors", nowhere, *out)
+    other = parquet(tmp_path / "v.parquet", id=[1], vec=[[1.0] * 16])
+    assert "it has id, vec" in refused(capsys, "invert", "--checkpoint", checkpoint, "--vectors", other, *out)
+
+
+def test_config_of_a_checkpoint_that_is_broken_ends_with_one_sentence(checkpoint, npy, tmp_path, capsys):
+    import json
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoint, folder)
+    tree = json.loads((folder / "config.json").read_text())
+    del tree["pairs"]["encoder"]["dim"]
+    (folder / "config.json").write_text(json.dumps(tree))
+    given = ("--vectors", npy, "--out", str(tmp_path / "o.parquet"))
+    assert "pairs.encoder.dim" in refused(capsys, "invert", "--checkpoint", str(folder), *given)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["unknown"],
+        ["invert"],
+        ["invert", "--checkpoint", "x"],
+        ["invert", "--checkpoint", "x", "--text", "a", "--vectors", "b"],
+        ["invert", "--checkpoint", "x", "--text", "a", "--steps", "many"],
+    ],
+    ids=" ".join,
+)
+def test_command_line_that_makes_no_sense_ends_with_usage_and_code_2(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: embinv" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def minilm_checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("minilm") / "checkpoint"
+    tiny_checkpoint(folder, TextTokenizer(MINILM), EncoderSpec(model=MINILM, dim=384))
+    return str(folder)
+
+
+def test_text_is_encoded_inverted_and_its_cosine_shown(minilm_checkpoint, capsys):
+    from embinv.encoders.base import open_encoder
+
+    text = "Dr. Weber moved the appointment to May 4."
+    main(["invert", "--checkpoint", minilm_checkpoint, "--text", text])
+    original, recovered, figures = capsys.readouterr().out.splitlines()
+    encoder = open_encoder(EncoderSpec(model=MINILM, dim=384))
+    vector = encoder.encode([text])
+    [inversion] = load_inverter(minilm_checkpoint).invert(vector)
+    cosine = float((vector @ encoder.encode([inversion.text]).T).item())
+    assert original == f"original   {text}"
+    assert recovered == f"recovered  {inversion.text}"
+    assert figures == f"confidence {inversion.confidence:.2f}, cosine of the two vectors {cosine:.3f}"
+
+
+@pytest.mark.parametrize("text", ["", "   "])
+def test_empty_text_ends_with_one_sentence(minilm_checkpoint, capsys, text):
+    assert "--text is empty" in refused(capsys, "invert", "--checkpoint", minilm_checkpoint, "--text", text)
+
+
+def test_installed_command_shows_no_traceback_for_a_mistake(tmp_path):
+    command = [sys.executable, "-m", "embinv.cli", "invert", "--checkpoint", str(tmp_path), "--text", "a"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr

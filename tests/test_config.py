@@ -1,0 +1,207 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from embinv.config import Config, build_config, load_config
+
+
+def minimal(**sections):
+    """The least that a config says."""
+    return {"name": "tiny", "encoder": {"model": "someone/encoder", "dim": 16}} | sections
+
+
+def file(folder, tree):
+    path = folder / "config.yaml"
+    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def refusal(call, *arguments):
+    """The one sentence with which a call refuses."""
+    with pytest.raises(ValueError, match=r".+") as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert "Traceback" not in message
+    assert "pydantic" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("encodr", "encoder"),
+        ("train", "training"),
+        ("encoder.dimm", "encoder.dim"),
+        ("data.seqlen", "data.seq_len"),
+        ("encoding.worker", "encoding.workers"),
+        ("model.pseudo_token", "model.pseudo_tokens"),
+        ("training.learning_rat", "training.learning_rate"),
+        ("evaluation.row", "evaluation.rows"),
+        ("training.zzzz", "training."),  # even a key near nothing gets a suggestion
+    ],
+)
+def test_unknown_key_is_refused_with_its_path_and_the_nearest_known_key(tmp_path, key, near):
+    tree = minimal()
+    *sections, last = key.split(".")
+    place = tree
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[last] = 1
+    message = refusal(load_config, file(tmp_path, tree))
+    assert f"unknown key {key}; did you mean {near}" in message
+    assert str(tmp_path / "config.yaml") in message
+    assert f"unknown key {key}; did you mean {near}" in refusal(build_config, minimal(), [f"{key}=1"], "--set")
+
+
+def test_every_wrong_field_is_named_at_once(tmp_path):
+    tree = {"name": "Not A Name", "encoder": {"model": "x"}, "data": {"seq_len": 1}, "training": {"optimizer": "sgd"}}
+    message = refusal(load_config, file(tmp_path, tree))
+    for part in ("name:", "encoder.dim is missing", "data.seq_len:", "training.optimizer:", "got 'sgd'"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.min_chars=600"], "data.min_chars (600) is above data.max_chars (500)"),
+        (["data.seq_len=8", "data.min_tokens=8"], "data.min_tokens (8) must be below data.seq_len (8)"),
+        (["training.batch_size=7", "training.workers=2"], "training.batch_size (7) must be a multiple"),
+        (["training.optimizer=muon", "training.zero_stage=2"], "training.optimizer muon needs"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused_with_their_paths(overrides, sentence):
+    assert sentence in refusal(build_config, minimal(), overrides, "here")
+
+
+def test_missing_section_is_named():
+    assert "encoder is missing" in refusal(build_config, {"name": "tiny"}, [], "here")
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("model.size=small", ("model", "size"), "small"),
+        ("data.seq_len=16", ("data", "seq_len"), 16),
+        ("training.minutes=null", ("training", "minutes"), None),
+        ("training.learning_rate=1e-3", ("training", "learning_rate"), 1e-3),
+        ("data.sources=[a.txt, b.csv]", ("data", "sources"), ["a.txt", "b.csv"]),
+        ("encoder.prompt='query: '", ("encoder", "prompt"), "query: "),
+        ("encoder.prompt=a=b", ("encoder", "prompt"), "a=b"),
+        ("model.adaln=false", ("model", "adaln"), False),
+        ("name=other", ("name",), "other"),
+    ],
+)
+def test_override_wins_over_the_file(tmp_path, override, path, value):
+    tree = minimal(data={"seq_len": 64}, training={"minutes": 3})
+    found = load_config(file(tmp_path, tree), [override])
+    for name in path:
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_last_of_two_overrides_wins_and_others_stay():
+    config = build_config(minimal(data={"seq_len": 64, "rows": 5}), ["data.seq_len=16", "data.seq_len=24"], "here")
+    assert (config.data.seq_len, config.data.rows) == (24, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.size", "expected section.key=value"),
+        ("=5", "expected section.key=value"),
+        ("name.first=5", "name is a value, not a section"),
+        ("model.size=[a", "not valid YAML"),
+        ("model.size=huge", "model.size: "),
+        ("data.seq_len=many", "data.seq_len: "),
+    ],
+)
+def test_override_that_cannot_be_applied_is_refused_in_one_sentence(override, sentence):
+    tree = minimal()
+    assert sentence in refusal(build_config, tree, [override], "here")
+
+
+def test_override_may_fill_a_section_that_the_file_leaves_empty(tmp_path):
+    path = file(tmp_path, "name: tiny\nencoder: {model: someone/encoder, dim: 16}\ndata:\n")
+    assert load_config(path, ["data.seq_len=16"]).data.seq_len == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: [a", "not valid YAML"),
+        ("name: tiny\n\tencoder: 1", "not valid YAML"),
+        ("- a\n- b", "expected a mapping of sections, got list"),
+        ("", "expected a mapping of sections, got NoneType"),
+        ("just words", "expected a mapping of sections, got str"),
+        ("name: tiny\nencoder: words", "encoder"),
+        ("name: !!python/object/apply:os.getcwd []", "not valid YAML"),
+    ],
+    ids=["open bracket", "tab", "list", "empty", "words", "section of words", "object"],
+)
+def test_bad_yaml_is_refused_in_one_sentence_with_the_file(tmp_path, text, sentence):
+    path = file(tmp_path, text)
+    message = refusal(load_config, path)
+    assert sentence in message
+    assert str(path) in message
+
+
+def test_file_that_cannot_be_read_is_refused_with_where_configs_are(tmp_path):
+    for path in (tmp_path / "absent.yaml", tmp_path):
+        assert "cannot be read" in refusal(load_config, path)
+
+
+def test_file_that_is_no_text_is_refused_and_named(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    assert str(path) in refusal(load_config, path)
+
+
+def test_config_written_as_yaml_loads_equal(tmp_path):
+    overrides = [
+        "encoder.prompt='Frage: '",
+        "data.sources=[été.txt, 's3://bucket/*.parquet']",
+        "training.minutes=1.5",
+        "training.learning_rate=1e-3",
+        "model.hidden=64",
+        "model.heads=2",
+    ]
+    config = build_config(minimal(), overrides, "here")
+    assert load_config(file(tmp_path, config.to_yaml())) == config
+    assert load_config(file(tmp_path, Config.model_validate(minimal()).to_yaml())) == Config.model_validate(minimal())
+
+
+def test_yaml_names_every_setting(tmp_path):
+    tree = yaml.safe_load(Config.model_validate(minimal()).to_yaml())
+    assert set(tree) == set(Config.model_fields)
+    assert set(tree["training"]) == set(Config.model_fields["training"].annotation.model_fields)
+
+
+def test_tokenizer_is_the_encoders_unless_the_data_name_one():
+    assert build_config(minimal(), [], "here").tokenizer == "someone/encoder"
+    assert build_config(minimal(), ["data.tokenizer=other/one"], "here").tokenizer == "other/one"
+
+
+def test_tree_that_is_given_is_left_as_it_is():
+    tree = minimal(data={"seq_len": 64})
+    build_config(tree, ["data.seq_len=16", "encoder.prompt=x"], "here")
+    assert tree == minimal(data={"seq_len": 64})
+
+
+@pytest.mark.parametrize("name", ["minilm", "qwen3-0.6b", "a_b.c-1"])
+def test_name_that_fits_a_url_is_taken(name):
+    assert build_config(minimal(name=name), [], "here").name == name
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "a/b", "../x", "-a", "ä"])
+def test_name_that_does_not_fit_a_url_is_refused(name):
+    assert "name:" in refusal(build_config, minimal(name=name), [], "here")
+
+
+def test_loading_reads_nothing_from_the_environment(tmp_path, monkeypatch):
+    path = file(tmp_path, minimal())
+    before = load_config(path)
+    for name in ("SEED", "TRAINING__SEED", "EMBINV_SEED", "DATA_SEQ_LEN"):
+        monkeypatch.setenv(name, "77")
+    assert load_config(Path(path)) == before

@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+import torch
+
+from embinv.checkpoint import Checkpoint, load_checkpoint
+from embinv.evaluation import DEFINITIONS, derangement, evaluate, nearest_neighbour
+from embinv.inverter import DiffusionInverter
+from embinv.report import render
+from tests.fakes import (
+    HashEncoder,
+    OracleDenoiser,
+    OracleModel,
+    hash_spec,
+    pairs_of,
+    sentences,
+    tiny_checkpoint,
+    word_tokenizer,
+)
+
+SPEC = hash_spec(16)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    tokenizer = word_tokenizer(tmp_path_factory.mktemp("words"))
+    texts = sentences(60)
+    encoder = HashEncoder(SPEC)
+    test, training = pairs_of(texts[:20], tokenizer, encoder), pairs_of(texts[20:], tokenizer, encoder)
+    folder = tmp_path_factory.mktemp("made") / "checkpoint"
+    tiny_checkpoint(folder, tokenizer, SPEC)
+    return load_checkpoint(folder), encoder, test, training
+
+
+def inverter_that_says(made, token_ids):
+    """Recovers token_ids [20, L] from the test vectors, whatever is true."""
+    checkpoint, _, test, _ = made
+    x_0 = torch.from_numpy(token_ids).long()
+    denoiser = OracleDenoiser(torch.from_numpy(test.embeddings).float(), x_0, checkpoint.vocabulary.size)
+    return DiffusionInverter(
+        Checkpoint(checkpoint.config, OracleModel(denoiser), checkpoint.tokenizer, checkpoint.vocabulary)
+    )
+
+
+def measure(made, inverter, encoder=None, test=None, **options):
+    _, _, pairs, training = made
+    usual = {"strategy": "confidence", "steps": 4, "examples": 3, "seed": 0}
+    return evaluate(inverter, test or pairs, training, encoder, **(usual | options))
+
+
+def content(pairs, tokenizer):
+    return [tokenizer.content(row) for row in pairs.token_ids.tolist()]
+
+
+def accuracy(originals, recovered):
+    right = sum(a == b for x, y in zip(originals, recovered, strict=True) for a, b in zip(x, y, strict=False))
+    return right / sum(map(len, originals))
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 101])
+def test_shuffle_gives_every_row_another_rows_vector_and_uses_each_once(n):
+    for seed in range(20):
+        order = derangement(n, seed)
+        assert sorted(order.tolist()) == list(range(n))
+        assert (order != np.arange(n)).all()
+
+
+def test_shuffle_is_fixed_by_its_seed():
+    assert derangement(50, 1).tolist() == derangement(50, 1).tolist() != derangement(50, 2).tolist()
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 1000])
+def test_nearest_neighbour_equals_brute_force_whatever_the_block(made, block):
+    checkpoint, _, test, training = made
+    training = training.take(np.arange(40))
+    scaled = training.embeddings * np.linspace(0.2, 3, 40, dtype=np.float16)[:, None]  # cosine, not dot product
+    training = type(training)(training.ids, training.texts, training.langs, training.token_ids, scaled)
+    vectors = test.embeddings.astype(np.float32)
+    expected = []
+    for query in vectors.astype(np.float64):
+        keys = scaled.astype(np.float64)
+        cosines = [key @ query / np.linalg.norm(key) / np.linalg.norm(query) for key in keys]
+        expected.append((int(np.argmax(cosines)), max(cosines)))
+    inverter = DiffusionInverter(checkpoint)
+    originals = content(test, checkpoint.tokenizer)
+    found = nearest_neighbour(vectors, training, originals, test.texts, inverter, block=block)
+    assert [inversion.text for inversion in found.inversions] == [training.texts[row] for row, _ in expected]
+    assert [i.confidence for i in found.inversions] == pytest.approx([score for _, score in expected], abs=1e-5)
+    assert [i.token_ids for i in found.inversions] == [
+        checkpoint.tokenizer.content(training.token_ids[row].tolist()) for row, _ in expected
+    ]
+
+
+def test_figures_of_an_oracle_are_perfect_and_its_baselines_are_not(made):
+    _checkpoint, encoder, test, _training = made
+    report = measure(made, inverter_that_says(made, test.token_ids), encoder)
+    assert (report["n"], report["token_accuracy"], report["exact_match"], report["token_f1"]) == (20, 1, 1, 1)
+    assert report["bleu"] == pytest.approx(100, abs=1e-3)
+    assert report["cosine"] == pytest.approx(1, abs=1e-3)
+    assert all(figures["token_accuracy"] < 0.5 for figures in report["baselines"].values())
+
+
+def test_baselines_equal_their_definitions_by_hand(made):
+    checkpoint, _, test, training = made
+    inverter = inverter_that_says(made, test.token_ids)
+    originals = content(test, checkpoint.tokenizer)
+    report = measure(made, inverter, seed=5)
+
+    shuffled = [originals[i] for i in derangement(20, 5)]
+    assert report["baselines"]["shuffled"]["token_accuracy"] == pytest.approx(accuracy(originals, shuffled), abs=1e-4)
+    [nothing] = inverter.invert_unchecked(np.zeros((1, 16)), steps=4)
+    zero = accuracy(originals, [nothing.token_ids] * 20)
+    assert report["baselines"]["zero"]["token_accuracy"] == pytest.approx(zero, abs=1e-4)
+    cosines = test.embeddings.astype(np.float64) @ training.embeddings.astype(np.float64).T
+    known = content(training, checkpoint.tokenizer)
+    nearest = accuracy(originals, [known[i] for i in cosines.argmax(axis=1)])
+    assert report["baselines"]["nearest"]["token_accuracy"] == pytest.approx(nearest, abs=1e-4)
+
+
+def test_figures_of_a_case_made_by_hand(made):
+    checkpoint, _, test, _ = made
+    said = test.token_ids.copy()
+    said[:5, 0] = 2  # the first token of five texts is wrong
+    originals = content(test, checkpoint.tokenizer)
+    report = measure(made, inverter_that_says(made, said))
+    total = sum(map(len, originals))
+    assert report["token_accuracy"] == pytest.approx((total - 5) / total, abs=1e-4)
+    assert report["exact_match"] == pytest.approx(0.75, abs=1e-4)
+    assert report["exact_match_se"] == pytest.approx((0.75 * 0.25 / 19) ** 0.5, abs=1e-4)
+    f1 = [1 - 1 / len(x) if row < 5 else 1.0 for row, x in enumerate(originals)]
+    assert report["token_f1"] == pytest.approx(np.mean(f1), abs=1e-4)
+
+
+def test_nearest_neighbour_of_a_leaked_text_is_that_text(made):
+    _, _, test, _ = made
+    checkpoint = made[0]
+    report = evaluate(DiffusionInverter(checkpoint), test, test, None, "confidence", 2, 0, 0)
+    assert report["baselines"]["nearest"]["exact_match"] == 1.0
+
+
+def test_every_figure_has_its_standard_error_and_its_definition(made):
+    _checkpoint, encoder, test, _ = made
+    report = measure(made, inverter_that_says(made, test.token_ids), encoder)
+    for name in DEFINITIONS:
+        assert report[name] is not None
+        assert report[f"{name}_se"] >= 0
+    assert report["definitions"] == DEFINITIONS
+    for figures in report["baselines"].values():
+        assert {"token_accuracy", "exact_match", "token_f1", "bleu"} <= figures.keys()
+    assert report["samples_per_second"]["invert"] > 0
+
+
+def test_cosine_is_left_out_without_an_encoder_and_never_made_up(made):
+    report = measure(made, inverter_that_says(made, made[2].token_ids))
+    assert "cosine" not in report
+
+
+def test_examples_are_the_first_texts_not_the_best(made):
+    _, _, test, _ = made
+    said = test.token_ids.copy()
+    said[0, 0] = 2
+    report = measure(made, inverter_that_says(made, said), examples=2)
+    assert [example["original"] for example in report["examples"]] == test.texts[:2]
+    assert report["examples"][0]["recovered"].startswith("[UNK]")
+
+
+def test_languages_are_measured_apart_and_add_up(made):
+    checkpoint, _, test, _ = made
+    said = test.token_ids.copy()
+    said[:5, 0] = 2
+    langs = ["de"] * 8 + ["en"] * 11 + ["fr"]
+    mixed = type(test)(test.ids, test.texts, langs, test.token_ids, test.embeddings)
+    report = measure(made, inverter_that_says(made, said), test=mixed)
+    assert {lang: figures["n"] for lang, figures in report["languages"].items()} == {"de": 8, "en": 11}
+    assert report["languages"]["en"]["token_accuracy"] == 1.0
+    originals = content(test, checkpoint.tokenizer)[:8]
+    assert report["languages"]["de"]["token_accuracy"] == pytest.approx(1 - 5 / sum(map(len, originals)), abs=1e-4)
+
+
+def test_progress_is_told_in_words(made):
+    lines = []
+    measure(made, inverter_that_says(made, made[2].token_ids), made[1], on_progress=lines.append)
+    assert lines[0] == "inverting: 20 of 20 texts"
+    assert len(lines) == 3
+
+
+def test_report_of_an_evaluation_renders_and_is_plain_json(made):
+    import json
+
+    _checkpoint, encoder, test, _ = made
+    report = measure(made, inverter_that_says(made, test.token_ids), encoder)
+    whole = {"name": "tiny", "encoder": "hash", "seconds": {"train": 1.0}} | report
+    assert json.loads(json.dumps(whole)) == whole
+    assert "100.0%" in render(whole)

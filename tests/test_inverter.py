@@ -1,0 +1,155 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from embinv.checkpoint import Checkpoint, load_checkpoint
+from embinv.inverter import DiffusionInverter, Inversion, load_inverter
+from tests.fakes import (
+    HashEncoder,
+    OracleDenoiser,
+    OracleModel,
+    hash_spec,
+    pairs_of,
+    sentences,
+    tiny_checkpoint,
+    unit_vectors,
+    word_tokenizer,
+)
+
+SPEC = hash_spec(16)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    tokenizer = word_tokenizer(tmp_path_factory.mktemp("words"))
+    pairs = pairs_of(sentences(12), tokenizer, HashEncoder(SPEC))
+    folder = tmp_path_factory.mktemp("made") / "checkpoint"
+    tiny_checkpoint(folder, tokenizer, SPEC, kept=np.union1d(pairs.token_ids, [0, 1]))
+    return folder, pairs
+
+
+@pytest.fixture(scope="module")
+def inverter(made):
+    return load_inverter(made[0], batch_size=5)
+
+
+def oracle_inverter(made, sure=0.9, **options):
+    folder, pairs = made
+    loaded = load_checkpoint(folder)
+    x_0 = torch.from_numpy(loaded.vocabulary.compact(pairs.token_ids)).long()
+    denoiser = OracleDenoiser(
+        torch.from_numpy(pairs.embeddings).float(), x_0, loaded.vocabulary.size, torch.as_tensor(sure)
+    )
+    checkpoint = Checkpoint(loaded.config, OracleModel(denoiser), loaded.tokenizer, loaded.vocabulary)
+    return DiffusionInverter(checkpoint, **options)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8, 20])
+def test_oracles_texts_come_back_through_vocabulary_and_tokenizer(made, steps):
+    pairs = made[1]
+    found = oracle_inverter(made).invert(pairs.embeddings, steps=steps)
+    assert [inversion.text for inversion in found] == pairs.texts
+    content = [ids[: ids.index(1)] for ids in pairs.token_ids.tolist()]
+    assert [inversion.token_ids for inversion in found] == content
+
+
+def test_confidence_is_the_geometric_mean_over_the_text_and_its_end(made):
+    sure = [0.9, 0.8, 0.7, 0.95, 0.6, 0.99, 0.5, 0.4]
+    pairs = made[1]
+    for inversion in oracle_inverter(made, sure).invert(pairs.embeddings, steps=1):
+        counted = sure[: len(inversion.token_ids) + 1]
+        assert inversion.confidence == pytest.approx(np.prod(counted) ** (1 / len(counted)), rel=1e-5)
+        assert inversion.token_confidence == pytest.approx(sure[: len(inversion.token_ids)], rel=1e-5)
+
+
+def test_unknown_token_comes_back_as_the_tokenizers_unknown_one(made):
+    oracle = oracle_inverter(made)
+    oracle.model.denoiser.x_0[:, 0] = oracle.vocabulary.size - 1
+    [first, *_] = oracle.invert(made[1].embeddings)
+    assert first.token_ids[0] == oracle.tokenizer.unknown_id
+
+
+def same(one: list[Inversion], other: list[Inversion]):
+    assert [(a.text, a.token_ids) for a in one] == [(b.text, b.token_ids) for b in other]
+    assert [a.confidence for a in one] == pytest.approx([b.confidence for b in other], rel=1e-4)
+
+
+def test_inversion_of_a_row_does_not_depend_on_its_batch(made, inverter):
+    vectors = unit_vectors(11, 16)
+    together = inverter.invert(vectors)
+    same(together, [inversion for row in vectors for inversion in inverter.invert(row)])
+    same(together, load_inverter(made[0], batch_size=3).invert(vectors))
+    same(together, inverter.invert(vectors[::-1].copy())[::-1])
+
+
+def test_vectors_may_be_read_only_or_a_view_in_any_order(inverter):
+    vectors = unit_vectors(6, 16)  # the last batch holds one row
+    expected = inverter.invert(vectors)
+    same(inverter.invert(vectors[::-1]), expected[::-1])
+    same(inverter.invert(np.asfortranarray(vectors)), expected)
+    vectors.setflags(write=False)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            same(inverter.invert(vectors), expected)
+    finally:
+        torch.set_warn_always(False)
+
+
+def test_different_vectors_give_different_texts(inverter):
+    assert len({inversion.text for inversion in inverter.invert(unit_vectors(11, 16))}) > 3
+
+
+@pytest.mark.parametrize("scale", [1e-3, 7.0, 1e4])
+def test_scale_of_a_vector_changes_nothing(inverter, scale):
+    vectors = unit_vectors(5, 16)
+    same(inverter.invert(vectors), inverter.invert(vectors * scale))
+
+
+def test_inversion_is_the_same_each_time(inverter):
+    vectors = unit_vectors(5, 16)
+    assert inverter.invert(vectors, seed=0) == inverter.invert(vectors, seed=0)
+
+
+def test_content_has_no_end_no_padding_and_one_confidence_each(inverter):
+    for inversion in inverter.invert(unit_vectors(20, 16)):
+        assert not {0, 1} & set(inversion.token_ids)
+        assert len(inversion.token_confidence) == len(inversion.token_ids) <= 8
+        assert all(0 < value <= 1 for value in (*inversion.token_confidence, inversion.confidence))
+
+
+def test_progress_counts_vectors_after_each_batch(inverter):
+    done = []
+    inverter.invert(unit_vectors(11, 16), on_progress=done.append)
+    assert done == [5, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "options", "sentence"),
+    [
+        (unit_vectors(2, 15), {}, "have 15 dimensions, this inverter takes 16"),
+        (np.zeros((1, 16)), {}, "row 0 is a zero vector"),
+        (np.full((1, 16), np.nan), {}, "row 0 holds NaN"),
+        (np.zeros((0, 16)), {}, "no vector was given"),
+        (unit_vectors(2, 16), {"steps": 0}, "steps is 0; give at least 1"),
+        (unit_vectors(2, 16), {"strategy": "luck"}, "strategy 'luck' is unknown; choose one of confidence"),
+    ],
+    ids=["width", "zero", "nan", "empty", "steps", "strategy"],
+)
+def test_what_cannot_be_inverted_is_refused_with_the_fix(inverter, vectors, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        inverter.invert(vectors, **options)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batch_size_below_one_is_refused(made, batch_size):
+    with pytest.raises(ValueError, match="batch"):
+        load_inverter(made[0], batch_size=batch_size).invert(unit_vectors(2, 16))
+
+
+def test_zero_vector_is_inverted_where_the_check_is_left_out(inverter):
+    [nothing] = inverter.invert_unchecked(np.zeros((1, 16)))
+    assert np.isfinite(nothing.confidence)

@@ -1,0 +1,264 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from embinv.data.pairs import batch_rows
+from embinv.decoding.base import DecodingRequest, final_state
+from embinv.decoding.confidence import decode_by_confidence
+from embinv.training import loop
+from embinv.training.engine import LocalEngine
+from embinv.training.loop import Progress, RunState, Validated, run
+from embinv.training.lr_schedule import SCHEDULES
+from embinv.training.settings import TrainingSettings
+
+
+def settings(**changes):
+    usual = {"max_steps": 12, "batch_size": 4, "validations": 4, "optimizer": "muon", "validation_steps": 2}
+    return TrainingSettings(**(usual | changes))
+
+
+class RecordingEngine(LocalEngine):
+    """Notes the rates it steps at and the vectors it sees."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.rates, self.vectors = [], []
+
+    def forward(self, z_t, embedding, positions):
+        self.vectors.append(embedding)
+        return super().forward(z_t, embedding, positions)
+
+    def step(self, rate):
+        self.rates.append(rate)
+        super().step(rate)
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def events(toy, engine, ema, chosen, state):
+    return run(engine, ema, toy.pairs, toy.pairs, toy.ids, chosen, state)
+
+
+def finish(toy, engine, ema, chosen, state):
+    return list(events(toy, engine, ema, chosen, state))
+
+
+def weights(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_run_makes_exactly_max_steps_and_says_why_it_ended(toy):
+    chosen, state = settings(), RunState()
+    engine, ema = toy.start(chosen, RecordingEngine)
+    seen = finish(toy, engine, ema, chosen, state)
+    assert (state.step, state.finished, len(engine.rates), ema.updates) == (12, "steps", 12, 12)
+    assert isinstance(seen[-1], Validated)
+    assert seen[-1].last
+    assert isinstance(seen[-2], Progress)
+    assert (seen[-2].step, seen[-2].share) == (12, 1.0)
+
+
+def test_validations_are_spread_evenly_and_kept_in_the_history(toy):
+    chosen, state = settings(), RunState()
+    engine, ema = toy.start(chosen)
+    validated = [event for event in finish(toy, engine, ema, chosen, state) if isinstance(event, Validated)]
+    assert [row["step"] for row in state.history] == [3, 6, 9, 12]
+    assert [row["token_accuracy"] for row in state.history] == [event.figures.token_accuracy for event in validated]
+    assert [event.last for event in validated] == [False, False, False, True]
+    best = np.maximum.accumulate([-1.0, *(event.figures.token_accuracy for event in validated)])
+    assert [event.best for event in validated] == [b > a for a, b in itertools.pairwise(best)]
+    assert state.best == best[-1]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_rates_follow_the_schedule_over_the_steps(toy, name):
+    chosen = settings(schedule=name, warmup=0.25, decay=0.5)
+    engine, ema = toy.start(chosen, RecordingEngine)
+    finish(toy, engine, ema, chosen, RunState())
+    assert engine.rates == pytest.approx([SCHEDULES[name](step / 12, 0.25, 0.5) for step in range(12)])
+
+
+class SlowEngine(RecordingEngine):
+    """Takes ten seconds a step."""
+
+    clock: Clock
+
+    def step(self, rate):
+        super().step(rate)
+        self.clock.now += 10.0
+
+
+def test_run_stops_when_its_minutes_are_used_up_and_the_schedule_fits_them(toy, monkeypatch):
+    SlowEngine.clock = clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    chosen, state = settings(max_steps=10**9, minutes=2.0, warmup=0.25, decay=0.5), RunState()
+    engine, ema = toy.start(chosen, SlowEngine)
+    for event in events(toy, engine, ema, chosen, state):
+        if isinstance(event, Validated):
+            clock.now += 1000.0  # saving is not training time
+    assert (state.step, state.seconds, state.finished) == (12, 120.0, "minutes")
+    assert engine.rates == pytest.approx([SCHEDULES["trapezoid"](step / 12, 0.25, 0.5) for step in range(12)])
+    assert [row["step"] for row in state.history] == [3, 6, 9, 12]
+
+
+def test_seconds_of_an_earlier_sitting_count(toy, monkeypatch):
+    SlowEngine.clock = clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    chosen, state = settings(max_steps=10**9, minutes=2.0), RunState(step=5, seconds=90.0)
+    engine, ema = toy.start(chosen, SlowEngine)
+    finish(toy, engine, ema, chosen, state)
+    assert (state.step, state.seconds) == (8, 120.0)
+
+
+def test_progress_gives_the_mean_loss_and_the_speed_since_the_last_one(toy, monkeypatch):
+    SlowEngine.clock = clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    chosen = settings(max_steps=3, validations=1)
+    engine, ema = toy.start(chosen, SlowEngine)
+    shown = [event for event in finish(toy, engine, ema, chosen, RunState()) if isinstance(event, Progress)]
+    assert [event.step for event in shown] == [1, 2, 3]
+    assert [event.samples_per_second for event in shown] == pytest.approx([0.4] * 3)  # 4 texts in 10 seconds
+    assert all(np.isfinite(event.loss) for event in shown)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 3])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resumed_run_equals_one_never_stopped_bit_for_bit(toy, tmp_path, stopped_after, accumulation):
+    chosen = settings(gradient_accumulation=accumulation)
+    whole = RunState()
+    engine, ema = toy.start(chosen, dropout=0.2)
+    finish(toy, engine, ema, chosen, whole)
+
+    first, first_ema = toy.start(chosen, dropout=0.2)
+    state, seen = RunState(), 0
+    for event in events(toy, first, first_ema, chosen, state):
+        seen += isinstance(event, Validated)
+        if seen == stopped_after:
+            first.save(tmp_path)
+            save_file(weights(first_ema.model), tmp_path / "ema.safetensors")
+            kept, updates = state.as_dict(), first_ema.updates
+            break
+
+    torch.rand(5)  # the global generator is somewhere else by now
+    second, second_ema = toy.start(chosen, seed=9, dropout=0.2)  # and the weights start elsewhere
+    second.load(tmp_path)
+    second_ema.model.load_state_dict(load_file(tmp_path / "ema.safetensors"))
+    second_ema.updates = updates
+    resumed = RunState(**kept)
+    finish(toy, second, second_ema, chosen, resumed)
+
+    assert same(weights(engine.model), weights(second.model))
+    assert same(weights(ema.model), weights(second_ema.model))
+    timeless = [[{**row, "seconds": 0} for row in each.history] for each in (whole, resumed)]
+    assert timeless[0] == timeless[1]
+    assert (resumed.step, resumed.best, resumed.validations) == (whole.step, whole.best, whole.validations)
+
+
+def test_finished_run_does_nothing_when_asked_again(toy):
+    chosen, state = settings(), RunState()
+    engine, ema = toy.start(chosen)
+    finish(toy, engine, ema, chosen, state)
+    before = weights(engine.model)
+    assert finish(toy, engine, ema, chosen, state) == []
+    assert same(weights(engine.model), before)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_epoch_shows_every_text_once(toy, accumulation):
+    chosen = settings(max_steps=5, gradient_accumulation=accumulation, validations=1)  # 5 x 4 = the 20 texts
+    engine, ema = toy.start(chosen, RecordingEngine)
+    finish(toy, engine, ema, chosen, RunState())
+    seen = torch.cat(engine.vectors)
+    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, toy.pairs.embeddings.astype(np.float32).tolist()))
+
+
+def test_rows_of_a_step_are_those_of_batch_rows(toy):
+    chosen = settings(max_steps=7, validations=1, seed=3)
+    engine, ema = toy.start(chosen, RecordingEngine)
+    finish(toy, engine, ema, chosen, RunState())
+    for step, vectors in enumerate(engine.vectors):
+        rows = batch_rows(20, 4, step, seed=3)
+        assert torch.equal(vectors, torch.from_numpy(toy.pairs.embeddings[rows]).float())
+
+
+def test_run_without_progress_stops_early_and_says_so(toy):
+    chosen = settings(
+        max_steps=1000, validations=1000, early_stop_patience=3, learning_rate=1e-12, muon_learning_rate=1e-12
+    )
+    state = RunState()
+    engine, ema = toy.start(chosen)
+    seen = [event for event in finish(toy, engine, ema, chosen, state) if isinstance(event, Validated)]
+    assert [event.best for event in seen] == [True, False, False, False]
+    assert [event.last for event in seen] == [False, False, False, True]
+    assert (state.finished, state.step) == ("no better validation in 3", 4)
+
+
+class PoisonedEngine(LocalEngine):
+    """Its log-probabilities are NaN, as after a rate too high."""
+
+    def forward(self, z_t, embedding, positions):
+        return super().forward(z_t, embedding, positions) * torch.nan
+
+
+@pytest.mark.parametrize("validations", [1, 12])
+def test_loss_that_is_not_finite_ends_the_run_with_advice_before_anything_can_be_saved(toy, validations):
+    chosen = settings(validations=validations)
+    engine, ema = toy.start(chosen, PoisonedEngine)
+    seen = []
+    with pytest.raises(ValueError, match=r"the loss is nan at step \d+; lower training.learning_rate"):
+        seen.extend(events(toy, engine, ema, chosen, RunState()))
+    assert seen == []
+
+
+def test_too_few_rows_for_a_step_are_refused_with_the_fix(toy):
+    chosen = settings(batch_size=32)
+    engine, ema = toy.start(chosen)
+    with pytest.raises(ValueError, match=r"20 training rows do not fill one step of 32; lower training.batch_size"):
+        finish(toy, engine, ema, chosen, RunState())
+
+
+def test_state_survives_json(toy):
+    import json
+
+    chosen, state = settings(), RunState()
+    engine, ema = toy.start(chosen)
+    finish(toy, engine, ema, chosen, state)
+    assert RunState(**json.loads(json.dumps(state.as_dict()))) == state
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_learnable_toy_problem_is_learnt_and_texts_come_from_their_own_vectors(toy, optimizer):
+    rates = {"muon": {"learning_rate": 5e-3, "muon_learning_rate": 5e-3}, "adamw": {"learning_rate": 3e-3}}[optimizer]
+    chosen = settings(optimizer=optimizer, max_steps=250, batch_size=20, validations=5, ema_decay=0.95, **rates)
+    state = RunState()
+    engine, ema = toy.start(chosen)
+    finish(toy, engine, ema, chosen, state)
+    nelbo = [row["nelbo"] for row in state.history]
+    assert nelbo[-1] < 0.5 * nelbo[0]
+    assert state.best > 0.9
+
+    x_0 = torch.from_numpy(toy.pairs.token_ids).long()
+    vectors = torch.from_numpy(toy.pairs.embeddings).float()
+    content = ~torch.isin(x_0, torch.tensor([toy.ids.eos_id, toy.ids.pad_id]))
+    with torch.no_grad():
+        request = DecodingRequest(vectors, 8, toy.ids.mask_id, 4, torch.Generator())
+        said = final_state(decode_by_confidence(ema.model, request)).tokens
+    own = (said == x_0)[content].double().mean().item()
+    shuffled = (said.roll(1, dims=0) == x_0)[content].double().mean().item()
+    assert own > 0.9
+    assert own > 3 * shuffled

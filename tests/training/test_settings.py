@@ -1,0 +1,60 @@
+import pytest
+from pydantic import ValidationError
+
+from embinv.training.settings import TrainingSettings
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"batch_size": 10, "workers": 3},
+            r"batch_size \(10\) must be a multiple of workers x gradient_accumulation \(3\)",
+        ),
+        ({"batch_size": 12, "workers": 2, "gradient_accumulation": 4}, r"must be a multiple .* \(8\)"),
+        ({"optimizer": "muon", "zero_stage": 1}, "set training.zero_stage 0 .* or training.optimizer adamw"),
+        ({"optimizer": "muon", "precision": "bfloat16"}, "training.precision float32 or bfloat16-mixed"),
+        ({"warmup": 0.7, "decay": 0.4}, r"training.warmup \+ training.decay must be at most 1"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_settings_that_do_not_fit_together_are_refused_with_the_fix(values, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        TrainingSettings(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_steps": 0},
+        {"minutes": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0},
+        {"ema_decay": 1},
+        {"warmup": 1},
+        {"validations": 0},
+        {"optimizer": "sgd"},
+        {"zero_stage": 4},
+        {"loss_weight": "exp"},
+        {"batchsize": 8},
+    ],
+    ids=str,
+)
+def test_value_outside_its_range_is_refused_and_named(values):
+    [name] = values
+    with pytest.raises(ValidationError, match=name):
+        TrainingSettings(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimizer": "muon", "precision": "bfloat16-mixed"},
+        {"optimizer": "adamw", "zero_stage": 3, "precision": "bfloat16"},
+        {"warmup": 0.7, "decay": 0.4, "schedule": "cosine"},  # a cosine has no decay
+        {"batch_size": 12, "workers": 2, "gradient_accumulation": 3},
+    ],
+    ids=str,
+)
+def test_settings_that_fit_together_are_taken(values):
+    assert TrainingSettings(**values).model_dump().items() >= values.items()
