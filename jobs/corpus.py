@@ -67,14 +67,24 @@ def read_source(source: str, settings: DataSettings) -> ray.data.Dataset:
     if kind == ".txt":
         dataset = ray.data.read_text(paths, drop_empty_lines=True)
         return dataset.map_batches(_as_columns, fn_args=["text"], batch_format="pyarrow")
-    dataset = READERS[kind](paths)
-    names = dataset.schema().names
+    try:
+        dataset = READERS[kind](paths)
+        schema = dataset.schema()
+    except (ray.exceptions.RayTaskError, pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(source, error) from error
+    names = [] if schema is None else schema.names
     if settings.text_column not in names:
         raise ValueError(
-            f"--texts {source}: no column {settings.text_column!r}, it has {', '.join(names)}; "
+            f"--texts {source}: no column {settings.text_column!r}, it has {', '.join(names) or 'none at all'}; "
             "name the right one with --set data.text_column=NAME"
         )
     return dataset.map_batches(_as_columns, fn_args=[settings.text_column], batch_format="pyarrow")
+
+
+def _unreadable(source: str, error: Exception) -> ValueError:
+    """What went wrong on a worker, without its stack."""
+    cause = getattr(error, "cause", None) or error
+    return ValueError(f"--texts {source}: cannot be read ({str(cause).strip().splitlines()[-1]})")
 
 
 def _files(source: str) -> tuple[str, list[str]]:
@@ -189,10 +199,10 @@ def make_corpus(config: Config, out: Path) -> dict[str, Any]:
     try:
         refs = dataset.map_batches(clean, fn_args=[settings], batch_format="pyarrow").to_arrow_refs()
     except ray.exceptions.RayTaskError as error:
-        raise ValueError(f"--texts {' '.join(settings.sources)}: cannot be read ({error.cause})") from error
+        raise _unreadable(" ".join(settings.sources), error) from error
     surveys = ray.get([_survey.remote(ref) for ref in refs])
-    ids = np.concatenate([survey[0] for survey in surveys])
-    langs = np.concatenate([survey[1] for survey in surveys])
+    ids = np.concatenate([np.zeros(0, dtype=np.int64), *(survey[0] for survey in surveys)])  # an empty file: no block
+    langs = np.concatenate([np.zeros(0, dtype=object), *(survey[1] for survey in surveys)])
     dropped = sum((survey[2] for survey in surveys), Counter())
     read = len(ids) + dropped.total()
     if len(ids) == 0:

@@ -16,18 +16,18 @@ EVERY = 0.5  # seconds
 def followed(path: Path) -> Iterator[None]:
     """Prints what is added to a text file while the block runs."""
     path.touch()
+    file = path.open(encoding="utf-8")
+    file.seek(0, 2)  # here and not in the thread, which may start after the first line
     done = threading.Event()
 
     def follow() -> None:
-        with path.open(encoding="utf-8") as file:
-            file.seek(0, 2)
-            while True:
-                last = done.is_set()
-                for line in file:
-                    print(line, end="", flush=True)
-                if last:
-                    return
-                done.wait(EVERY)
+        while True:
+            last = done.is_set()
+            for line in file:
+                print(line, end="", flush=True)
+            if last:
+                return
+            done.wait(EVERY)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -36,3 +36,4 @@ def followed(path: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+        file.close()

@@ -36,6 +36,7 @@ TINY = (
     "training.minutes=null",
     "training.max_steps=20",
     "training.batch_size=32",
+    "training.precision=float32",  # the same on every machine
     "training.validations=2",
     "training.validation_rows=16",
     "training.validation_steps=2",

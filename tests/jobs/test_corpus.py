@@ -195,7 +195,8 @@ BROKEN = {
         r"no column 'text', it has body; .*--set data\.text_column=NAME",
     ),
     "nothing left": (lambda folder: (folder / "a.txt").write_text("short\n"), "a.txt", "none of 1 texts is left"),
-    "an empty file": (lambda folder: (folder / "a.txt").touch(), "a.txt", "none of 0 texts is left"),
+    "an empty text file": (lambda folder: (folder / "a.txt").touch(), "a.txt", "none of 0 texts is left"),
+    "an empty JSONL file": (lambda folder: (folder / "a.jsonl").touch(), "a.jsonl", "no column 'text', it has none"),
     "a cut Parquet file": (write_corrupt, "*.parquet", "cannot be read"),
     "corrupt data": (write_late_corruption, "a.parquet", "cannot be read"),
     "another encoding": (write_latin1, "a.txt", "cannot be read"),
@@ -215,7 +216,7 @@ def test_a_broken_source_is_named_and_leaves_nothing_behind(config, tmp_path, wr
 
 
 def test_records_in_an_unknown_language_are_refused(config, tmp_path):
-    with pytest.raises(ValueError, match="does not speak xx; it has ar, de, en"):
+    with pytest.raises(ValueError, match="does not speak xx; it has en, zh, de"):
         make_corpus(config("records", languages=["xx"]), tmp_path / "out")
 
 

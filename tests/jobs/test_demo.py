@@ -53,6 +53,7 @@ def demo(ray_cluster, tiny, tmp_path):
         "data.rows=300",
         "training.minutes=5",
         "training.max_steps=10",
+        "training.precision=auto",
         "evaluation.rows=8",
         "evaluation.examples=4",
     )

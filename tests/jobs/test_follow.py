@@ -15,7 +15,6 @@ def test_lines_are_shown_once_in_order_and_only_new_ones(tmp_path, capsys):
     log = tmp_path / "train.log"
     write(log, "of an earlier run\n")
     with followed(log):
-        time.sleep(0.05)
         write(log, "one\ntwo\n")
         write(log, "three, höher\n")
     assert capsys.readouterr().out == "one\ntwo\nthree, höher\n"
@@ -25,7 +24,6 @@ def test_lines_are_shown_once_in_order_and_only_new_ones(tmp_path, capsys):
 def test_lines_are_shown_while_the_block_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(jobs.follow, "EVERY", 0.01)
     with followed(tmp_path / "train.log"):
-        time.sleep(0.05)
         write(tmp_path / "train.log", "early\n")
         deadline, shown = time.monotonic() + 5, ""
         while "early" not in shown and time.monotonic() < deadline:
@@ -38,7 +36,6 @@ def test_lines_are_shown_while_the_block_runs(tmp_path, capsys, monkeypatch):
 def test_a_line_that_is_written_in_pieces_stays_one(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(jobs.follow, "EVERY", 0.01)
     with followed(tmp_path / "train.log"):
-        time.sleep(0.05)
         for piece in ("half ", "and half", "\n"):
             write(tmp_path / "train.log", piece)
             time.sleep(0.05)
@@ -47,7 +44,6 @@ def test_a_line_that_is_written_in_pieces_stays_one(tmp_path, capsys, monkeypatc
 
 def test_what_is_written_last_is_shown_though_the_block_fails(tmp_path, capsys):
     with pytest.raises(ZeroDivisionError), followed(tmp_path / "train.log"):
-        time.sleep(0.05)
         write(tmp_path / "train.log", "the reason\n")
         raise ZeroDivisionError
     assert capsys.readouterr().out == "the reason\n"

@@ -119,7 +119,7 @@ def test_a_checkpoint_loads_and_inverts(tiny_run, tiny_pairs):
 def test_deepspeed_computes_what_plain_pytorch_does(tiny_run, tiny, tiny_pairs):
     out, _ = tiny_run
     plain = Plain(tiny(), tiny_pairs).run()
-    assert_same_way(weights_of(out / "last"), plain.end, plain.start, 0.01)
+    assert_same_way(weights_of(out / "last"), plain.end, plain.start, 0.05)  # Muon's iteration is in bfloat16
 
 
 def test_a_finished_run_is_not_done_again(tiny_run, tiny, tiny_pairs, capsys):
@@ -180,7 +180,7 @@ def start_training(start_job, tiny_pairs):
     return start
 
 
-STEPS = 400
+STEPS = 200
 LONG = (f"training.max_steps={STEPS}", "training.validations=20", "training.batch_size=64")
 
 
@@ -226,6 +226,8 @@ def assert_whole_run(out, config, pairs):
     assert load_checkpoint(out / "last").config.training["steps"] == STEPS
     steps = [row["step"] for row in progress_of(out)]
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
+    validations = {line for line in (out / "train.log").read_text().splitlines() if "validation:" in line}
+    assert len(validations) == 20  # what was done twice came out the same
     plain = Plain(config, pairs).run()
     assert_same_way(weights_of(out / "last"), plain.end, plain.start, 0.05)
 
@@ -276,7 +278,8 @@ def test_bfloat16_with_zero_2_stays_near_float32(unpartitioned, tiny, tiny_pairs
 
 @pytest.mark.slow
 def test_accumulated_gradients_are_those_of_plain_pytorch(ray_cluster, tiny, tiny_pairs, tmp_path):
-    config = tiny("training.gradient_accumulation=4", "training.max_steps=8", "training.validations=1")
+    settings = ("training.gradient_accumulation=4", "training.max_steps=8", "training.validations=1")
+    config = tiny(*settings, "training.optimizer=adamw")
     record = train(config, tiny_pairs, tmp_path, resume=False)
     assert record["steps"] == 8
     plain = Plain(config, tiny_pairs).run()

@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -7,6 +5,7 @@ import torch
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.data.alignment import TextTokenizer
 from embinv.data.schema import PairsRecipe
+from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.mdlm import ConditionalMDLM, ModelSettings
 
@@ -42,7 +41,7 @@ def tiny_checkpoint(tmp_path_factory):
         statistics=embedding_statistics(random_vectors(16)),
     )
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    save_checkpoint(folder, model, config, tokenizer)
+    save_checkpoint(folder, model, config, tokenizer, Vocabulary.whole(tokenizer.vocab_size))
     return folder
 
 
@@ -54,13 +53,3 @@ def random_vectors(rows, seed=0):
 @pytest.fixture
 def vectors():
     return random_vectors(24)
-
-
-@pytest.fixture(scope="session")
-def ray_cluster():
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    import ray
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
