@@ -63,7 +63,8 @@ def run_demo(config: Config, out: Path, console: Console) -> None:
             make_report(checkpoint, pairs, out, config.evaluation, "cpu")
             part(5, "the checkpoint behind HTTP on 127.0.0.1")
             write_json(out / "http.json", invert_over_http(config, checkpoint, pairs))
-    show(out, loads((out / "report.json").read_text(encoding="utf-8")), loads((out / "http.json").read_text()), console)
+    report, answer = (loads((out / name).read_text(encoding="utf-8")) for name in ("report.json", "http.json"))
+    show(shown_path(out), report, answer, console)
 
 
 def invert_over_http(config: Config, checkpoint: Path, pairs: Path) -> dict[str, Any]:
@@ -81,6 +82,11 @@ def invert_over_http(config: Config, checkpoint: Path, pairs: Path) -> dict[str,
         for original, result in zip(test.texts, answer["results"], strict=True)
     ]
     return {"url": endpoint, "milliseconds": answer["milliseconds"], "results": results}
+
+
+def shown_path(path: Path) -> Path:
+    """A path as the user would type it: relative where it lies below the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def show(out: Path, report: dict[str, Any], answer: dict[str, Any], console: Console) -> None:
@@ -149,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     out = output_folder(arguments.out)
     if arguments.fresh:
         start_over(out)
-    run_demo(config, out, Console())
+    run_demo(config, out, Console(width=None if sys.stdout.isatty() else 120))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.data
 
 
 @contextmanager
@@ -18,10 +19,12 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs show their own progress
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    ray.init(
-        log_to_driver=False, logging_level=logging.WARNING
-    )  # workers' own lines reach the driver through jobs/follow.py
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own notes about its actors
+    # Workers tell the driver what matters through jobs/follow.py.
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
     try:
         yield
     finally:

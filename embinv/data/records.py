@@ -28,6 +28,7 @@ from faker import Faker
 from embinv.data.record_templates import ar, de, en, es, fr, ja, ko, pt, ru, zh
 
 BLOCK_SIZE = 1000
+SHORT_LIST = 20  # values up to which all are equally common
 POOL_SIZE = 600  # draws from Faker a pool; repeated draws stay, so that Faker's frequencies survive
 LABELS = frozenset("PERSON AGE CITY ADDRESS COMPANY JOB DATE TIME AMOUNT DIAGNOSIS MEDICATION EMAIL PHONE ID".split())
 
@@ -167,9 +168,15 @@ def _grammar(lang: str, seed: int) -> Grammar:
 
 
 def _skewed(values: list[str]) -> tuple[str, ...]:
-    """The first third three times, the second third twice: an even choice of these is a moderately skewed one."""
-    third = len(values) // 3
-    return tuple(values + values[: 2 * third] + values[:third])
+    """Repeats values so that an even choice is a skewed one: each quarter comes half as often as the one before it.
+
+    In an organisation's records a few customers, doctors and branches make up most of the lines. Short lists, such
+    as months, are not skewed.
+    """
+    if len(values) < SHORT_LIST:
+        return tuple(values)
+    quarter = -(-len(values) // 4)
+    return tuple(value for place, value in enumerate(values) for _ in range(8 >> (place // quarter)))
 
 
 def _write_record(grammar: Grammar, lang: str, rng: random.Random) -> Record:
