@@ -53,6 +53,8 @@ class DeepSpeedEngine:
         self._zero = deepspeed.zero
         if settings.zero_stage == 3:  # the head uses a weight that belongs to the token embedding
             deepspeed.zero.register_external_parameter(model, model.token_embedding.weight)
+        if settings.precision == "bfloat16":  # vectors and angles are float32 on their way to bfloat16 weights
+            model.forward = torch.autocast(settings.device, torch.bfloat16)(model.forward)
         engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(model, settings),

@@ -21,6 +21,7 @@ import random
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, zip_longest
 from typing import NamedTuple, Protocol
 
 from faker import Faker
@@ -78,6 +79,7 @@ class Grammar(NamedTuple):
     pools: dict[str, tuple[str, ...]]
     patterns: dict[str, tuple[tuple[Part, ...], ...]]
     templates: tuple[tuple[Part, ...], ...]
+    template_weights: tuple[float, ...]  # cumulative
 
 
 GRAMMARS: dict[str, RecordGrammar] = {
@@ -151,7 +153,11 @@ def _grammar(lang: str, seed: int) -> Grammar:
     """Parse a language's templates and draw its pools, by (lang, seed) alone, so that all blocks agree."""
     source = GRAMMARS[lang]
     patterns = {symbol: tuple(map(parse_template, variants)) for symbol, variants in source.PATTERNS.items()}
-    templates = tuple(parse_template(template) for domain in source.TEMPLATES.values() for template in domain)
+    # One template of each domain in turn, so that the commonest forms come from all of them; then Zipf's law, since a
+    # store holds a few forms many times and many forms a few times.
+    turns = zip_longest(*source.TEMPLATES.values())
+    templates = tuple(parse_template(template) for turn in turns for template in turn if template is not None)
+    weights = tuple(accumulate(1 / rank for rank in range(1, len(templates) + 1)))
 
     pools = {symbol: _skewed([word.strip() for word in words.split(",")]) for symbol, words in source.WORDS.items()}
     fake = Faker(source.LOCALE)
@@ -164,7 +170,7 @@ def _grammar(lang: str, seed: int) -> Grammar:
             numbers = integer_values(part.slot)
             if numbers is not None:
                 pools[part.slot] = numbers
-    return Grammar(pools, patterns, templates)
+    return Grammar(pools, patterns, templates, weights)
 
 
 def _skewed(values: list[str]) -> tuple[str, ...]:
@@ -180,7 +186,7 @@ def _skewed(values: list[str]) -> tuple[str, ...]:
 
 
 def _write_record(grammar: Grammar, lang: str, rng: random.Random) -> Record:
-    template = grammar.templates[int(rng.random() * len(grammar.templates))]
+    template = rng.choices(grammar.templates, cum_weights=grammar.template_weights)[0]
     text, spans = _fill(template, grammar, rng)
     return Record(text, lang, tuple(spans))
 

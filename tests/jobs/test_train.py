@@ -242,16 +242,6 @@ def test_a_killed_run_goes_on_when_asked(undisturbed, start_training, tiny, tiny
     assert_same_end(out, undisturbed)
 
 
-@pytest.mark.slow
-def test_a_run_that_was_killed_after_its_last_step_is_only_recorded(ray_cluster, tiny, tiny_pairs, tmp_path):
-    out, config = tmp_path / "out", tiny("training.max_steps=4", "training.validations=1")
-    record = train(config, tiny_pairs, out, resume=False)
-    (out / "_run.json").write_text(json.dumps(record | {"finished": None, "steps": 0}))
-    again = train(config, tiny_pairs, out, resume=True)
-    assert again["steps"] == record["steps"] == 4
-    assert again["finished"] and again["last"] == record["last"]
-
-
 TWO_WORKERS = ("training.workers=2", "training.optimizer=adamw", "training.max_steps=12", "training.validations=1")
 
 
@@ -262,6 +252,17 @@ def unpartitioned(ray_cluster, tiny, tiny_pairs, tmp_path_factory):
     record = train(tiny(*TWO_WORKERS), tiny_pairs, out, resume=False)
     assert record["steps"] == 12
     return out
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_after_its_last_step_is_only_recorded(unpartitioned, tiny, tiny_pairs):
+    record = json.loads((unpartitioned / "_run.json").read_text())
+    before = weights_of(unpartitioned / "last")
+    (unpartitioned / "_run.json").write_text(json.dumps(record | {"finished": None, "steps": 0}))
+    again = train(tiny(*TWO_WORKERS), tiny_pairs, unpartitioned, resume=True)
+    assert again["finished"] and again["steps"] == record["steps"] == 12
+    assert again["last"] == record["last"]
+    assert all(torch.equal(weights_of(unpartitioned / "last")[name], weight) for name, weight in before.items())
 
 
 @pytest.mark.slow
