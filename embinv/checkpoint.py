@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from embinv.data.alignment import TextTokenizer
-from embinv.data.schema import PairsRecipe
+from embinv.data.schema import PairsRecipe, reasons
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.mdlm import ConditionalMDLM, MDLMConfig
 
@@ -124,7 +124,9 @@ def read_checkpoint_config(folder: str | Path) -> CheckpointConfig:
         if version != FORMAT_VERSION:
             raise ValueError(f"--checkpoint {folder}: format_version {version}, this embinv reads {FORMAT_VERSION}")
         return CheckpointConfig.model_validate(tree)
-    except (json.JSONDecodeError, ValidationError) as error:
+    except ValidationError as error:
+        raise ValueError(f"{path}: not a checkpoint's config ({reasons(error)})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a checkpoint's config ({error})") from error
 
 
@@ -135,6 +137,8 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
         ValueError: a part is absent, or the weights do not fit the architecture; the message names which.
     """
     folder = Path(folder)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: this PyTorch sees no CUDA device; use --device cpu")
     config = read_checkpoint_config(folder)
     tokenizer = TextTokenizer(str(folder))
     if tokenizer.fingerprint() != config.pairs.tokenizer_hash:

@@ -31,6 +31,10 @@ def invert(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.suffix != ".parquet":
         raise ValueError(f"--out {out}: give a file that ends in .parquet")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out}: its folder cannot be made ({error.strerror}: {error.filename})") from error
     ids, vectors = read_vectors(arguments.vectors, arguments.column)
     total = len(vectors)
     inversions = inverter.invert(
@@ -48,7 +52,6 @@ def invert(arguments: argparse.Namespace) -> None:
             "confidence": pa.array([inversion.confidence for inversion in inversions], pa.float32()),
         }
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     pq.write_table(table, partial)
     partial.replace(out)

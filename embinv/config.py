@@ -4,6 +4,7 @@ Unknown keys are refused with their path and the nearest known key; `--set secti
 check. Nothing is read from the environment.
 """
 
+import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,8 +114,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ValueError(
             f"--config {path}: cannot be read ({error.strerror}); see configs/ for those that ship"
         ) from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config {path}: not valid YAML ({error})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path}: not valid YAML ({_one_line(error)})") from error
     if not isinstance(tree, dict):
         raise ValueError(f"--config {path}: expected a mapping of sections, got {type(tree).__name__}")
     return build_config(tree, overrides, str(path))
@@ -126,6 +127,7 @@ def build_config(tree: dict[str, Any], overrides: Sequence[str], where: str) -> 
     Raises:
         ValueError: naming each field that is wrong and its fix.
     """
+    tree = copy.deepcopy(tree)
     for override in overrides:
         _apply(tree, override)
     try:
@@ -141,13 +143,19 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set {override}: expected section.key=value, such as model.size=small")
     *sections, last = key.split(".")
     for section in sections:
-        tree = tree.setdefault(section, {})
+        if tree.get(section) is None:  # absent, or left empty in the file
+            tree[section] = {}
+        tree = tree[section]
         if not isinstance(tree, dict):
             raise ValueError(f"--set {override}: {section} is a value, not a section")
     try:
         tree[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {override}: the value is not valid YAML ({error})") from error
+        raise ValueError(f"--set {override}: the value is not valid YAML ({_one_line(error)})") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _explain(detail: ErrorDetails) -> str:

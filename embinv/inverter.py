@@ -55,9 +55,14 @@ class DiffusionInverter:
     Args:
         checkpoint: a loaded folder.
         batch_size: vectors decoded together.
+
+    Raises:
+        ValueError: batch_size is below 1.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int = 128) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; give at least 1")
         self.config = checkpoint.config
         self.model = checkpoint.model
         self.tokenizer = checkpoint.tokenizer
@@ -106,7 +111,8 @@ class DiffusionInverter:
         device = next(self.model.parameters()).device
         inversions: list[Inversion] = []
         for start in range(0, len(vectors), self.batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(vectors[start : start + self.batch_size], dtype=np.float32))
+            rows = vectors[start : start + self.batch_size]
+            batch = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))  # a copy: rows may be read-only
             request = DecodingRequest(
                 embedding=batch.to(device),
                 length=self.config.pairs.seq_len,

@@ -48,8 +48,9 @@ class TextTokenizer:
             tokenizer = AutoTokenizer.from_pretrained(
                 resolve_model(source), revision=revision, trust_remote_code=trust_remote_code
             )
-        except OSError as error:
-            raise ValueError(f"no tokenizer can be loaded from {source!r}: {error}") from error
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"no tokenizer can be loaded from {source!r}: {reason}") from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ValueError(f"{source!r} has no tokenizer.json; embinv needs a fast tokenizer")
         end, pad = tokenizer.eos_token, tokenizer.pad_token

@@ -39,6 +39,13 @@ class PairsRecipe(BaseModel):
         return [f"encoder.{line}" for line in self.encoder.differences(other.encoder)] + found
 
 
+def reasons(error: ValidationError) -> str:
+    """A validation error in one line: `path: what is wrong`, for each field."""
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"]))) for detail in error.errors()
+    )
+
+
 def pairs_schema(recipe: PairsRecipe) -> pa.Schema:
     """The Arrow schema of one file; the split stands in the folder's name."""
     return pa.schema(
@@ -86,7 +93,7 @@ def read_recipe(folder: str | Path) -> PairsRecipe:
     try:
         recipe = PairsRecipe.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
-        raise ValueError(f"{files[0]} carries a recipe that this version cannot read: {error}") from error
+        raise ValueError(f"{files[0]} carries a recipe that this version cannot read: {reasons(error)}") from error
     if recipe.version != SCHEMA_VERSION:
         raise ValueError(f"{folder} has schema version {recipe.version}, this embinv reads version {SCHEMA_VERSION}")
     return recipe

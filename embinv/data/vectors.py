@@ -22,9 +22,13 @@ def check_embeddings(embeddings: np.ndarray, dim: int, what: str = "embeddings")
         ValueError: wrong shape, or NaN, infinity or only zeros in a row; the message names the row and the fix.
     """
     try:
-        vectors = np.asarray(embeddings, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(embeddings)
+    except ValueError as error:
         raise ValueError(f"{what}: send numbers, {dim} of them for each vector, in rows of one length") from error
+    if given.size and given.dtype.kind not in "fiu":
+        raise ValueError(f"{what}: send numbers, {dim} of them for each vector, in rows of one length")
+    with np.errstate(over="ignore"):  # what overflows becomes infinity, and its row is named below
+        vectors = given.astype(np.float32)
     if vectors.ndim == 1:
         vectors = vectors[None, :]
     if vectors.ndim != 2:

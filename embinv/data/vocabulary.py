@@ -71,6 +71,9 @@ class Vocabulary:
         try:
             tensors = load_file(folder / FILE)
             full_size, other = tensors["full_size_and_other"].tolist()
-            return cls(tensors["kept"].numpy(), full_size, other)
-        except (OSError, SafetensorError, KeyError) as error:
+            kept = tensors["kept"].numpy()
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{folder / FILE}: cannot be read ({error})") from error
+        if not (len(kept) and (np.diff(kept) > 0).all() and kept[0] >= 0 and kept[-1] < full_size):
+            raise ValueError(f"{folder / FILE}: its ids are not ascending numbers from 0 to {full_size - 1}")
+        return cls(kept, full_size, other)

@@ -32,17 +32,19 @@ class SentenceTransformersEncoder:
         self.spec = spec
         self.batch_size = batch_size
         model_kwargs = {"torch_dtype": getattr(torch, spec.dtype)}
+        folder = resolve_model(spec.model)
         try:
             self.model = SentenceTransformer(
-                resolve_model(spec.model),
+                folder,
                 device=device,
                 revision=spec.revision,
                 trust_remote_code=spec.trust_remote_code,
                 model_kwargs=model_kwargs,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"encoder.model {spec.model!r} cannot be loaded: {error}. Give a hub id that this machine can reach "
+                f"encoder.model {spec.model!r} cannot be loaded: {reason}. Give a hub id that this machine can reach "
                 "(log in with `hf auth login` for gated models), a folder, or pkg://package/path"
             ) from error
         if spec.max_tokens is not None:

@@ -170,8 +170,10 @@ class ConditionalMDLM(nn.Module):
 
 def scale_to_unit_rms(embedding: Tensor) -> Tensor:
     """Scales each vector [B, D] to root mean square 1; a zero vector stays zero (the baseline's input)."""
-    rms = embedding.float().square().mean(dim=-1, keepdim=True).sqrt()
-    return embedding.float() / rms.clamp_min(torch.finfo(torch.float32).tiny)
+    tiny = torch.finfo(torch.float32).tiny
+    vector = embedding.float()
+    vector = vector / vector.abs().amax(dim=-1, keepdim=True).clamp_min(tiny)  # so that no square over- or underflows
+    return vector / vector.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(tiny)
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

@@ -137,6 +137,8 @@ def run(
             shown, shown_step, losses = time.monotonic(), state.step, []
 
         if state.finished or share * settings.validations >= state.validations + 1:
+            if losses:
+                _finite_mean(losses, state.step)  # weights that are lost must not be saved
             figures = validate(
                 ema.model, validation, ids.mask_id, (ids.eos_id, ids.pad_id), settings.validation_steps, engine
             )

@@ -85,7 +85,8 @@ def validate(
             sums[4 + 2 * i : 6 + 2 * i] += _fill_gaps(denoiser, x_0, embedding, content, mask_id, share, generator)
     *totals, content_sum = engine.total([*sums.tolist(), content_total])
     nelbo, texts, right, exact, *partial = totals
-    masked = {share: partial[2 * i] / partial[2 * i + 1] for i, share in enumerate(PARTIAL_MASKS)}
+    counts = {share: partial[2 * i : 2 * i + 2] for i, share in enumerate(PARTIAL_MASKS)}
+    masked = {share: right / hidden for share, (right, hidden) in counts.items() if hidden}  # few rows may hide nothing
     return Validation(nelbo / texts, right / content_sum, exact / texts, masked, int(texts))
 
 
