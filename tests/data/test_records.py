@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,7 @@ def test_spans_lie_in_the_text_in_order_and_do_not_overlap(blocks: dict[str, lis
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_text_with_its_spans_cut_out_is_a_template_with_its_labelled_slots_cut_out(
-    blocks: dict[str, list[Record]], lang: str
-) -> None:
+def test_text_with_its_spans_cut_out_is_a_template_with_its_labelled_slots_cut_out(lang: str) -> None:
     """Offsets are exact: between the spans stands what stands between the slots (where all are labelled)."""
     skeletons = set()
     for domain in GRAMMARS[lang].TEMPLATES.values():
@@ -90,13 +89,13 @@ def test_text_with_its_spans_cut_out_is_a_template_with_its_labelled_slots_cut_o
             if all(part.label or not part.slot for part in parts):
                 skeletons.add("".join(f"{part.literal}<{part.label}>" if part.slot else part.literal for part in parts))
     found = set()
-    for record in blocks[lang]:
+    for record in (record for block in range(6) for record in generate_records(lang, block, 0)):
         cut, end = "", 0
         for span in record.spans:
             cut += f"{record.text[end : span.start]}<{span.label}>"
             end = span.end
         found.add(cut + record.text[end:])
-    assert skeletons and skeletons <= found  # with 1,000 records each template appears
+    assert skeletons and skeletons <= found  # the rarest form comes a dozen times in 6,000 records
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -237,3 +236,13 @@ def test_an_unknown_language_is_refused_by_naming_the_known_ones() -> None:
 def test_a_negative_block_is_refused() -> None:
     with pytest.raises(ValueError, match="upwards"):
         generate_records("en", -1, seed=0)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_forms_follow_zipfs_law(lang: str) -> None:
+    """The weight of the form of rank r is 1 / r, and the first ranks come from different domains."""
+    grammar = records._grammar(lang, 0)
+    weights = [b - a for a, b in pairwise((0.0, *grammar.template_weights))]
+    assert weights == pytest.approx([1 / rank for rank in range(1, len(grammar.templates) + 1)])
+    firsts = [parse_template(templates[0]) for templates in GRAMMARS[lang].TEMPLATES.values()]
+    assert list(grammar.templates[: len(firsts)]) == firsts

@@ -2,8 +2,11 @@
 
 import json
 import time
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
@@ -27,13 +30,40 @@ def config(minilm):
     return minilm(*SETTINGS)
 
 
+class Made(NamedTuple):
+    texts: dict[int, str]
+    out: Path
+    stats: dict[str, Any]
+    earlier: float  # seconds that two interrupted sittings left on the clock; 1000 s were put there instead
+    last: float  # seconds of the last sitting
+
+
 @pytest.fixture(scope="module")
 def made(ray_cluster, config, write_texts, tmp_path_factory):
-    """Texts, the folder of their pairs, and what the job returned."""
+    """A run in three sittings, two of them interrupted, beside what is left of a run whose output was deleted."""
     folder = tmp_path_factory.mktemp("encode")
-    written = write_texts(folder / "texts", ROWS, shard_rows=90)
-    written |= add_short_text(folder / "texts")
-    return written, folder / "pairs", make_pairs(config, folder / "texts", folder / "pairs")
+    texts = write_texts(folder / "texts", ROWS, shard_rows=90)
+    texts |= add_short_text(folder / "texts")
+    left = folder / ".pairs.progress" / "ids"
+    left.mkdir(parents=True)
+    pq.write_table(pa.table({"id": list(texts)}), left / "done.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs.encode, "PROGRESS_EVERY", 0.02)
+        for _ in range(2):
+            with patch.context() as broken, pytest.raises(KeyboardInterrupt):
+                broken.setattr(jobs.encode, "_encode", interrupted)
+                make_pairs(config, folder / "texts", folder / "pairs")
+    clock = folder / ".pairs.progress" / "seconds.json"
+    earlier = json.loads(clock.read_text())
+    clock.write_text("1000.0")
+    began = time.monotonic()
+    stats = make_pairs(config, folder / "texts", folder / "pairs")
+    return Made(texts, folder / "pairs", stats, earlier, time.monotonic() - began)
+
+
+def interrupted(*arguments):
+    time.sleep(0.3)
+    raise KeyboardInterrupt
 
 
 def add_short_text(texts):
@@ -52,36 +82,35 @@ def table_of(out):
 
 
 def test_every_file_keeps_the_schema_with_its_recipe(made, config):
-    _, out, _ = made
+    out = made.out
     files = list(out.rglob("*.parquet"))
     assert {file.parent.name for file in files} == {"split=train", "split=validation", "split=test"}
     for file in files:
         assert pq.read_schema(file).equals(pairs_schema(recipe_of(config)), check_metadata=False)
-        assert read_recipe(out) == recipe_of(config)
-        assert b"embinv" in pq.read_schema(file).metadata
         assert pq.read_schema(file).metadata[b"embinv"].decode() == recipe_of(config).model_dump_json()
         assert pq.read_table(file, partitioning=None)["embedding"].null_count == 0
+    assert read_recipe(out) == recipe_of(config)
 
 
 def test_every_text_is_there_once_unless_it_is_too_short(made, config):
-    written, out, stats = made
+    """Also those that a run had done whose output is gone."""
+    texts, out, stats = made.texts, made.out, made.stats
     ids = table_of(out)["id"].to_pylist()
-    aligned = align(list(written.values()), TextTokenizer(config.tokenizer), 16, 8)
-    assert sorted(ids) == sorted(np.fromiter(written, dtype=np.int64)[aligned.rows].tolist())
+    aligned = align(list(texts.values()), TextTokenizer(config.tokenizer), 16, 8)
+    assert sorted(ids) == sorted(np.fromiter(texts, dtype=np.int64)[aligned.rows].tolist())
     assert 7 not in ids
     assert stats["rows"] == len(ids) == ROWS + 1 - stats["dropped"]["too_few_tokens"]
 
 
 def test_vectors_are_the_encoder_s_own_of_the_stored_text(made, config):
-    _, out, _ = made
-    table = table_of(out)
+    table = table_of(made.out)
     expected = open_encoder(config.encoder).encode(table["text"].to_pylist())
     found = matrix(table["embedding"], 384).astype(np.float32)
     np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-5)  # float16 rounds at 2^-11
 
 
 def test_token_ids_spell_the_stored_text(made, config):
-    written, out, _ = made
+    texts, out = made.texts, made.out
     tokenizer = TextTokenizer(config.tokenizer)
     table = table_of(out)
     for row in table.drop_columns(["embedding"]).to_pylist():
@@ -90,12 +119,12 @@ def test_token_ids_spell_the_stored_text(made, config):
         assert 8 <= len(content) <= 15
         assert row["token_ids"][len(content)] == tokenizer.eos_id
         assert set(row["token_ids"][len(content) + 1 :]) <= {tokenizer.pad_id}
-        assert tokenizer.encode([written[row["id"]]])[0][: len(content)] == content
+        assert tokenizer.encode([texts[row["id"]]])[0][: len(content)] == content
         assert row["lang"] == "en"
 
 
 def test_splits_follow_the_text(made):
-    _, out, stats = made
+    out, stats = made.out, made.stats
     for split, rows in stats["splits"].items():
         pairs = read_pairs(out, split)
         assert len(pairs) == rows > 0
@@ -103,7 +132,7 @@ def test_splits_follow_the_text(made):
 
 
 def test_statistics_and_settings_lie_beside_the_pairs(made):
-    _, out, stats = made
+    out, stats = made.out, made.stats
     assert stats == json.loads((out / "_stats.json").read_text())
     assert stats["rows"] == sum(stats["splits"].values())
     assert stats["samples_per_second"] > 0 and stats["seconds"] > 0
@@ -113,7 +142,7 @@ def test_statistics_and_settings_lie_beside_the_pairs(made):
 
 
 def test_a_second_run_changes_nothing(made, config, capsys):
-    _, out, stats = made
+    out, stats = made.out, made.stats
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert make_pairs(config, out.with_name("texts"), out) == stats
     assert f"all done before, {stats['rows']} pairs" in capsys.readouterr().out
@@ -125,14 +154,13 @@ def test_a_second_run_changes_nothing(made, config, capsys):
     [("data.seq_len=24", "seq_len: 16 != 24"), ("encoder.prompt='query: '", "encoder.prompt: None != 'query: '")],
 )
 def test_another_recipe_is_refused_by_name(made, minilm, override, field):
-    _, out, _ = made
+    out = made.out
     with pytest.raises(ValueError, match=field):
         make_pairs(minilm(*SETTINGS, override), out.with_name("texts"), out)
 
 
 def test_a_begun_run_is_not_mixed_with_another(made, config, minilm, tmp_path, monkeypatch):
-    _, pairs, _ = made
-    texts, out = pairs.with_name("texts"), tmp_path / "pairs"
+    texts, out = made.out.with_name("texts"), tmp_path / "pairs"
     monkeypatch.setattr(jobs.encode, "_encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_pairs(config, texts, out)
@@ -142,35 +170,10 @@ def test_a_begun_run_is_not_mixed_with_another(made, config, minilm, tmp_path, m
         make_pairs(minilm(*SETTINGS, "data.seq_len=20"), texts, out)
 
 
-def interrupted(*arguments):
-    time.sleep(0.3)
-    raise KeyboardInterrupt
-
-
-def test_the_time_of_earlier_sittings_counts(made, config, tmp_path, monkeypatch):
-    _, pairs, _ = made
-    texts, out = pairs.with_name("texts"), tmp_path / "pairs"
-    monkeypatch.setattr(jobs.encode, "PROGRESS_EVERY", 0.02)
-    for _ in range(2):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(jobs.encode, "_encode", interrupted)
-            make_pairs(config, texts, out)
-    began = time.monotonic()
-    stats = make_pairs(config, texts, out)
-    assert stats["seconds"] == pytest.approx(time.monotonic() - began + 2 * 0.3, abs=0.25)
-
-
-def test_pairs_that_are_deleted_are_made_again(made, config, tmp_path):
-    """What the checkpoint says is done must not outlive what was done."""
-    import shutil
-
-    _, pairs, stats = made
-    out = tmp_path / "pairs"
-    ids = tmp_path / ".pairs.progress" / "ids"
-    ids.mkdir(parents=True)
-    pq.write_table(table_of(pairs).select(["id"]), ids / "done.parquet")
-    assert make_pairs(config, pairs.with_name("texts"), out)["rows"] == stats["rows"]
-    shutil.rmtree(out)
+def test_the_time_of_earlier_sittings_counts(made):
+    assert made.earlier >= 2 * 0.3 * 0.9
+    assert 1000 < made.stats["seconds"] <= 1000 + made.last + 0.01
+    assert made.stats["samples_per_second"] > made.stats["rows"] / made.last  # of the last sitting alone
 
 
 def test_a_folder_without_a_corpus_is_refused(config, tmp_path):
@@ -179,15 +182,14 @@ def test_a_folder_without_a_corpus_is_refused(config, tmp_path):
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(made, config, tmp_path):
-    _, pairs, _ = made
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(ValueError, match="is not empty and holds no pairs of ours"):
-        make_pairs(config, pairs.with_name("texts"), tmp_path)
+        make_pairs(config, made.out.with_name("texts"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
 def test_texts_that_are_all_too_short_are_a_mistake(config, tmp_path, write_texts):
-    write_texts(tmp_path / "texts", 0 + 1)
+    write_texts(tmp_path / "texts", 1)
     add_short_text(tmp_path / "texts")
     table = pq.read_table(tmp_path / "texts" / "part-00000.parquet")
     pq.write_table(table.slice(1), tmp_path / "texts" / "part-00000.parquet")
