@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import ray
 import ray.data
+import ray.exceptions
 
 
 @contextmanager
@@ -24,7 +25,15 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own notes about its actors
     # Workers tell the driver what matters through jobs/follow.py.
-    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    # Never a cluster that merely happens to run on this machine: it may be somebody's service, with another token.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise ValueError(
+            f"the Ray cluster {address!r} cannot be reached or started ({str(error).splitlines()[0]}); check RAY_ADDRESS, and "
+            "RAY_AUTH_MODE with its token (RAY_AUTH_TOKEN_PATH), or unset RAY_ADDRESS to start one here"
+        ) from error
     try:
         yield
     finally:

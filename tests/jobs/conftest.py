@@ -26,7 +26,7 @@ from jobs.encode import recipe_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "minilm.yaml"
-WAIT_S = 150  # for a job in the background; a hang fails here, with the job's log
+WAIT_S = 240  # for a job in the background; a hang fails here, with the job's log
 
 TINY = (
     "data.seq_len=16",

@@ -25,7 +25,7 @@ import pytest
 
 from embinv.data.alignment import TextTokenizer, align
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS, SHARD_ROWS = 3000, 256
 

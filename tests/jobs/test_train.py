@@ -214,6 +214,7 @@ def validations_of(out):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_worker_is_replaced_and_the_run_ends_by_itself(
     undisturbed, start_training, tiny, tiny_pairs, tmp_path
 ):
@@ -229,6 +230,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_by_itself(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_run_goes_on_when_asked(undisturbed, start_training, tiny, tiny_pairs, tmp_path):
     out = tmp_path / "out"
     job = start_training(tiny(*LONG), out)
