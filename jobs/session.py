@@ -15,14 +15,13 @@ def ray_session() -> Iterator[None]:
     """Connects to the cluster of RAY_ADDRESS (set by `ray job submit`), or starts one and ends it afterwards.
 
     A session that is open already, as in the demo, is used and left open. A cluster of our own asks for a token
-    unless RAY_AUTH_MODE says otherwise.
+    unless RAY_AUTH_MODE says otherwise: Ray reads that when it is imported, so it is set outside.
     """
     if ray.is_initialized():
         yield
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs show their own progress
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own notes about its actors
     # Workers tell the driver what matters through jobs/follow.py.
     # Never a cluster that merely happens to run on this machine: it may be somebody's service, with another token.
@@ -31,8 +30,8 @@ def ray_session() -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ValueError(
-            f"the Ray cluster {address!r} cannot be reached or started ({str(error).splitlines()[0]}); check RAY_ADDRESS, and "
-            "RAY_AUTH_MODE with its token (RAY_AUTH_TOKEN_PATH), or unset RAY_ADDRESS to start one here"
+            f"the Ray cluster {address!r} cannot be reached or started ({str(error).splitlines()[0]}); check "
+            "RAY_ADDRESS, and RAY_AUTH_MODE with its token (RAY_AUTH_TOKEN_PATH), or unset it to start one here"
         ) from error
     try:
         yield

@@ -60,7 +60,7 @@ def demo(ray_cluster, tiny, tmp_path):
 
     def run():
         shown = io.StringIO()
-        run_demo(config, tmp_path / "demo", Console(file=shown, width=200))
+        run_demo(config, tmp_path / "demo", Console(file=shown, width=1000))
         return shown.getvalue()
 
     return run
