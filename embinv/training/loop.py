@@ -167,10 +167,11 @@ def _finite_mean(losses: list[torch.Tensor], step: int) -> float:
 
 def _record(state: RunState, figures: Validation, settings: TrainingSettings) -> Validated:
     """Notes a validation in the run's state and decides whether to stop early."""
-    best = figures.token_accuracy > state.best
+    improved = figures.token_accuracy > state.best
+    best = figures.token_accuracy >= state.best  # of two equals the newer: early on all of them are at 0
     state.validations = max(state.validations + 1, int(_share(state, settings) * settings.validations))
     state.best = max(state.best, figures.token_accuracy)
-    state.since_best = 0 if best else state.since_best + 1
+    state.since_best = 0 if improved else state.since_best + 1
     state.history.append({"step": state.step, "seconds": state.seconds, **figures.as_row()})
     patience = settings.early_stop_patience
     if state.finished is None and patience is not None and state.since_best >= patience:

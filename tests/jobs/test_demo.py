@@ -52,7 +52,7 @@ def demo(ray_cluster, tiny, tmp_path):
     config = tiny(
         "data.rows=300",
         "training.minutes=5",
-        "training.max_steps=100",
+        "training.max_steps=10",
         "training.precision=auto",
         "evaluation.rows=8",
         "evaluation.examples=4",
@@ -75,7 +75,7 @@ def test_the_whole_way_leaves_everything_and_is_not_gone_twice(demo, tmp_path, c
         assert (out / name).exists(), name
     report = json.loads((out / "report.json").read_text())
     answer = json.loads((out / "http.json").read_text())
-    assert report["n"] == 8 and report["training"]["steps"] == 100
+    assert report["n"] == 8 and report["training"]["steps"] == 10
     assert report["samples_per_second"].keys() == {"encode", "train", "invert"}
     assert all(seconds > 0 for seconds in report["seconds"].values())
     assert len(answer["results"]) == 4 and answer["url"].endswith("/invert/minilm")

@@ -173,7 +173,7 @@ def test_a_begun_run_is_not_mixed_with_another(made, config, minilm, tmp_path, m
 def test_the_time_of_earlier_sittings_counts(made):
     assert made.earlier >= 2 * 0.3 * 0.9
     assert 1000 < made.stats["seconds"] <= 1000 + made.last + 0.01
-    assert made.stats["samples_per_second"] > made.stats["rows"] / made.last  # of the last sitting alone
+    assert made.stats["samples_per_second"] > 0.9 * made.stats["rows"] / made.last  # of the last sitting alone
 
 
 def test_a_folder_without_a_corpus_is_refused(config, tmp_path):
