@@ -180,8 +180,8 @@ def start_training(start_job, tiny_pairs):
     return start
 
 
-STEPS = 200
-LONG = (f"training.max_steps={STEPS}", "training.validations=20", "training.batch_size=64")
+STEPS = 120
+LONG = (f"training.max_steps={STEPS}", "training.validations=12", "training.batch_size=64")
 
 
 def saves(out):
@@ -220,7 +220,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_by_itself(
 ):
     out = tmp_path / "out"
     job = start_training(tiny(*LONG), out)
-    job.until(lambda: saves(out) >= 4)
+    job.until(lambda: saves(out) >= 3)
     (worker,) = [process for process in job.members() if process.name().startswith("ray::RayTrainWorker")]
     os.kill(worker.pid, signal.SIGKILL)
     code, output = job.finish()
@@ -234,7 +234,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_by_itself(
 def test_a_killed_run_goes_on_when_asked(undisturbed, start_training, tiny, tiny_pairs, tmp_path):
     out = tmp_path / "out"
     job = start_training(tiny(*LONG), out)
-    job.until(lambda: saves(out) >= 4)
+    job.until(lambda: saves(out) >= 3)
     assert job.kill() > 3
     assert json.loads((out / "_run.json").read_text())["finished"] is None
     code, output = start_training(tiny(*LONG), out, "--resume").finish()
