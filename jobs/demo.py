@@ -51,13 +51,14 @@ def run_demo(config: Config, out: Path, console: Console) -> None:
     if (out / "http.json").is_file():
         console.print(f"{out}: all is done already; `make demo FRESH=1` starts over")
     else:
-        minutes = config.training.minutes
+        training = config.training
+        budget = f"{training.minutes:g} minutes" if training.minutes else f"{training.max_steps:,} steps"
         with ray_session():
             part(1, f"{config.data.rows:,} synthetic English records, none of them about anybody")
             make_corpus(config, texts)
             part(2, f"each text becomes {config.encoder.dim} numbers by all-MiniLM-L6-v2")
             make_pairs(config, texts, pairs)
-            part(3, f"a masked diffusion model learns to read such vectors, {minutes:g} minutes")
+            part(3, f"a masked diffusion model learns to read such vectors, {budget}")
             train(config, pairs, out, resume=True)
             part(4, f"{config.evaluation.rows} held-out texts from their vectors alone, beside three baselines")
             make_report(checkpoint, pairs, out, config.evaluation, "cpu")

@@ -107,7 +107,8 @@ class InverterDeployment:
         return [found[row] for row in range(len(items))]
 
     def _recovered(self, inversion: Inversion) -> RecoveredText:
-        tokens = self._inverter.tokenizer.tokenizer.batch_decode([[token] for token in inversion.token_ids])
+        decode = self._inverter.tokenizer.tokenizer.decode
+        tokens = [str(decode([token])) for token in inversion.token_ids]
         return RecoveredText(
             text=inversion.text,
             confidence=inversion.confidence,
