@@ -5,17 +5,9 @@ import socket
 
 import pytest
 
+from tests.ports import free_ports
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-
-
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture
