@@ -21,8 +21,8 @@ class EncoderSpec(BaseModel):
 
     kind: Literal["sentence-transformers", "openai", "hash"] = Field(
         default="sentence-transformers",
-        description="sentence-transformers: the model's own modules; openai: a server's /v1/embeddings; hash: no model, "
-        "a pseudo-random vector for each text, to measure all but the encoder",
+        description="sentence-transformers: the model's own modules; openai: a server's /v1/embeddings; hash: no "
+        "model, a pseudo-random vector for each text, to measure all but the encoder",
     )
     model: str = Field(
         description="hub id, folder, or pkg://package/path for weights inside an installed package; openai: the "
@@ -63,7 +63,7 @@ class EncoderSpec(BaseModel):
         return self
 
     def differences(self, other: "EncoderSpec") -> list[str]:
-        """Names the fields in which two recipes differ, as `field: ours != theirs`; where a server is does not matter."""
+        """Names the fields in which two recipes differ, as `field: ours != theirs`; where a server is plays no part."""
         elsewhere = {"base_url", "api_key_env"}
         ours, theirs = self.model_dump(exclude=elsewhere), other.model_dump(exclude=elsewhere)
         return [f"{name}: {ours[name]!r} != {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]
