@@ -1,33 +1,24 @@
 """shards -> pairs (id, text, lang, token_ids, embedding), exactly once, by Ray Data.
 
-Each text is aligned with what the decoder can write (embinv/data/alignment.py) and encoded as the recipe says.
-Ray Data's checkpoint notes the ids of every committed file, so that a job that was killed goes on where it was: no
-row is lost, none stands twice.
+Each text is aligned with what the decoder can write (embinv/data/alignment.py) and encoded as the recipe says, by the
+pipeline in jobs/encode_pipeline.py. Ray Data's checkpoint notes the ids of every committed file, so that a job that was
+killed goes on where it was: no row is lost, none stands twice. `_SUCCESS` says that all is there.
 """
 
 import sys
-import threading
 import time
-from collections import Counter
 from json import loads
 from pathlib import Path
 from shutil import rmtree
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.parquet as pq
-import ray
-import ray.data
-import torch
-from ray.data import SaveMode
-from ray.data.checkpoint import CheckpointConfig
 
 from embinv.config import Config
-from embinv.data.alignment import TextTokenizer, align
-from embinv.data.schema import PairsRecipe, fixed_size_list, pairs_schema, read_recipe, require_same_recipe
-from embinv.data.split import assign_split
-from embinv.encoders.base import open_encoder
-from embinv.encoders.spec import EncoderSpec
+from embinv.data.alignment import TextTokenizer
+from embinv.data.schema import PairsRecipe, read_recipe, require_same_recipe
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -38,10 +29,14 @@ from jobs.arguments import (
     run_job,
     write_json,
 )
-from jobs.corpus import STATS_FILE
+from jobs.encode_pipeline import Job, run_pipeline
+from jobs.encode_plan import plan_encoding, plan_text
+from jobs.failures import told_plainly
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours
+from jobs.progress import RowCounter, Watch
+from jobs.rejects import clear, read_rejects, reject_file, require_few
 from jobs.session import ray_session
-
-PROGRESS_EVERY = 10.0  # seconds
+from jobs.shards import list_windows
 
 
 def recipe_of(config: Config) -> PairsRecipe:
@@ -58,182 +53,140 @@ def recipe_of(config: Config) -> PairsRecipe:
     )
 
 
-class AlignAndEncode:
-    """One encoder process: aligns a batch of texts, encodes it and names the split of each."""
-
-    def __init__(
-        self, spec: EncoderSpec, recipe: PairsRecipe, config: Config, threads: int | None, device: str
-    ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self.config = config
-        self.schema = pairs_schema(recipe)
-        self.tokenizer = TextTokenizer(config.tokenizer, trust_remote_code=spec.trust_remote_code)
-        self.encoder = open_encoder(spec, device=device, batch_size=config.encoding.batch_size)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        data = self.config.data
-        aligned = align(table["text"].to_pylist(), self.tokenizer, data.seq_len, data.min_tokens)
-        kept = table.take(pa.array(aligned.rows))
-        embeddings = self.encoder.encode(aligned.texts)
-        pairs = pa.Table.from_arrays(
-            [
-                kept["id"].combine_chunks(),
-                pa.array(aligned.texts, pa.string()),
-                kept["lang"].combine_chunks(),
-                fixed_size_list(aligned.token_ids, pa.int32()),
-                fixed_size_list(embeddings.astype("float16"), pa.float16()),
-            ],
-            schema=self.schema,
-        )
-        splits = [assign_split(text, data.validation, data.test) for text in aligned.texts]
-        return pairs.append_column(pa.field("split", pa.string(), nullable=False), pa.array(splits, pa.string()))
-
-
-def make_pairs(config: Config, texts: Path, out: Path) -> dict[str, Any]:
-    """Runs the job in an open Ray session; returns the statistics that it also writes.
+def read_corpus(texts: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The statistics and the shards of a finished corpus.
 
     Raises:
-        ValueError: there are no shards, or `out` holds pairs of another recipe.
+        ValueError: there is none.
     """
     shards = sorted(texts.glob("*.parquet"))
     if not shards or not (texts / STATS_FILE).is_file():
         raise ValueError(f"--texts {texts}: holds no finished corpus; make one with jobs/corpus.py --out {texts}")
-    corpus = loads((texts / STATS_FILE).read_text(encoding="utf-8"))
-    recipe = recipe_of(config)
-    stats_path, progress = out / STATS_FILE, out.with_name(f".{out.name}.progress")
-    _require_same_run(out, progress, recipe, config, texts)
-    if stats_path.is_file():
-        stats = loads(stats_path.read_text(encoding="utf-8"))
-        print(f"{out}: all done before, {stats['rows']:,} pairs")
-        return stats
+    return loads((texts / STATS_FILE).read_text(encoding="utf-8")), shards
 
-    run = {"texts": str(texts), "recipe": recipe.model_dump(mode="json"), "data": _alignment(config)}
-    progress.mkdir(parents=True, exist_ok=True)
+
+def make_pairs(config: Config, texts: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
+    """Runs the job in an open Ray session; returns the statistics that it also writes.
+
+    Args:
+        config: of the run.
+        texts: folder of a finished corpus.
+        out: folder of the pairs.
+        overwrite: delete pairs that another run left in `out`.
+
+    Raises:
+        ValueError: there are no shards, `out` holds pairs of another run, too many shards are broken, the
+            encoder cannot be loaded, or the disk is full.
+    """
+    corpus, shards = read_corpus(texts)
+    recipe = recipe_of(config)
+    progress = out.with_name(f".{out.name}.progress")
+    run = _run_of(config, recipe, texts, corpus)
+    if overwrite:
+        delete_ours(out, lambda path: path.name.startswith("split="))
+    _require_same_run(out, progress, recipe, run)
+    if (out / SUCCESS_FILE).is_file():
+        stats = loads((out / STATS_FILE).read_text(encoding="utf-8"))
+        print(f"{out}: all done before, {stats['rows']:,} pairs; --overwrite makes them anew")
+        return stats
+    with told_plainly(out):
+        return _make(Job(config, recipe, out, progress / "started"), run, shards, corpus, progress)
+
+
+def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, Any], progress: Path) -> dict[str, Any]:
+    config, out = job.config, job.out
+    rmtree(job.started, ignore_errors=True)
+    job.started.mkdir(parents=True)
     write_json(progress / "run.json", run)  # before anything lies in `out`, or that would be taken for a stranger's
     keep_settings(config, out, "encode")
+    clear(out)
+    windows = list_windows(shards, config.data.shard_rows, lambda file, reason: reject_file(out, file, reason))
     clock = progress / "seconds.json"
     earlier = loads(clock.read_text(encoding="utf-8")) if clock.is_file() else 0.0
-    began, before = time.monotonic(), count_rows(out)
-    with _shown_progress(out, corpus["rows"], before, clock, earlier):
-        _encode(config, recipe, texts, out, progress / "ids")
-    seconds = round(time.monotonic() - began, 2)
-    splits = {folder.name.removeprefix("split="): count_rows(folder) for folder in sorted(out.glob("split=*"))}
+    began = time.time()
+    with Watch(
+        RowCounter(out), corpus["rows"], "encoded", lambda seconds: write_json(clock, round(earlier + seconds, 2))
+    ) as watch:
+        if windows:
+            run_pipeline(job, windows, progress / "ids")
+    seconds = watch.seconds
+    rejects = read_rejects(out)
+    splits = {folder.name.removeprefix("split="): RowCounter(folder)() for folder in sorted(out.glob("split=*"))}
     rows = sum(splits.values())
+    _require_unique(out, rows)
+    write_json(clock, round(earlier + seconds, 2))
+    require_few(rejects, len(shards), config.data.max_rejected)
+    unreadable = corpus["rows"] - sum(window.rows for window in windows if window.file not in rejects.files)
+    short = corpus["rows"] - rows - len(rejects.rows) - unreadable
     if rows == 0:
         raise ValueError(f"none of {corpus['rows']} texts has data.min_tokens ({config.data.min_tokens}) tokens")
+    ready = min((float(path.name.partition("-")[0]) for path in job.started.iterdir()), default=began)
+    start_up = max(0.0, ready - began)
+    dropped = {"too_few_tokens": short, "unreadable_shard": unreadable, **rejects.reasons()}
     stats = {
         "rows": rows,
         "splits": splits,
-        "dropped": {"too_few_tokens": corpus["rows"] - rows},
+        "dropped": {reason: count for reason, count in dropped.items() if count},
+        "rejected_files": rejects.files,
         "seconds": round(seconds + earlier, 2),
-        "samples_per_second": round((rows - before) / seconds, 1),
+        "start_up_seconds": round(start_up, 2),
+        "samples_per_second": round((rows - watch.before) / seconds, 1),
         "corpus": {name: corpus[name] for name in ("rows", "languages", "dropped", "seconds")},
+        "run": run,
     }
-    write_json(stats_path, stats)
+    write_json(out / STATS_FILE, stats)
+    (out / SUCCESS_FILE).touch()
     rmtree(progress)
     return stats
 
 
-def _encode(config: Config, recipe: PairsRecipe, texts: Path, out: Path, done_ids: Path) -> None:
-    """The Ray Data pipeline: read what is not done, encode, write."""
-    encoding = config.encoding
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    # The traps of this pair of settings are in the docstring of tests/jobs/test_encode_resume.py.
-    context.checkpoint_config = CheckpointConfig(
-        id_column="id", checkpoint_path=str(done_ids), delete_checkpoint_on_success=False
-    )
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    threads = encoding.threads or (max(1, cores // encoding.workers) if encoding.device == "cpu" else None)
-    spare = max(0, cores - 2) / encoding.workers  # one CPU stays for tasks and one for the checkpoint's filter
-    resources = {"num_gpus": 1, "num_cpus": 0} if encoding.device == "cuda" else {"num_cpus": min(1, spare)}
-    with ray.data.DataContext.current(context):
-        dataset = (
-            ray.data.read_parquet(str(texts), file_extensions=["parquet"])
-            .select_columns(["id", "text", "lang"])
-            .repartition(target_num_rows_per_block=config.data.shard_rows)
-            .map_batches(
-                AlignAndEncode,
-                fn_constructor_args=[config.encoder, recipe, config, threads, encoding.device],
-                compute=ray.data.ActorPoolStrategy(size=encoding.workers),
-                batch_size=config.data.shard_rows,
-                batch_format="pyarrow",
-                **resources,
-            )
-        )
-        dataset.write_parquet(str(out), partition_cols=["split"], mode=SaveMode.APPEND)
-    _require_unique(out)
-
-
-def _require_unique(out: Path) -> None:
+def _require_unique(out: Path, rows: int) -> None:
     """Our own promise, checked at the end of each run: no id stands twice."""
-    counts = Counter(i for file in _files(out) for i in pq.read_table(file, columns=["id"])["id"].to_pylist())
-    twice = [i for i, count in counts.items() if count > 1]
-    assert not twice, f"{len(twice)} ids stand twice in {out}, {twice[0]} for one"
+    ids = [pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy() for file in out.rglob("*.parquet")]
+    distinct = len(np.unique(np.concatenate(ids))) if ids else 0
+    assert distinct == rows, f"{rows - distinct} ids stand twice in {out}"
 
 
-def _alignment(config: Config) -> dict[str, Any]:
-    """The settings outside the recipe that decide which pairs come out."""
-    return config.data.model_dump(mode="json", include={"min_tokens", "validation", "test"})
+def _run_of(config: Config, recipe: PairsRecipe, texts: Path, corpus: dict[str, Any]) -> dict[str, Any]:
+    """All that decides which pairs come out."""
+    return {
+        "texts": str(texts),
+        "corpus": {"rows": corpus["rows"], "data": corpus["data"]},
+        "data": config.data.model_dump(mode="json", include={"min_tokens", "validation", "test"}),
+        "recipe": recipe.model_dump(mode="json"),
+    }
 
 
-def _require_same_run(out: Path, progress: Path, recipe: PairsRecipe, config: Config, texts: Path) -> None:
-    """Refuses to mix pairs of two recipes or two corpora in one folder."""
+def _require_same_run(out: Path, progress: Path, recipe: PairsRecipe, run: dict[str, Any]) -> None:
+    """Refuses to mix pairs of two recipes, two corpora or two ways to divide them in one folder."""
     if not out.exists() or not any(out.iterdir()):
         rmtree(progress, ignore_errors=True)  # left by a run whose output is gone: its ids would be skipped
         return
-    if (progress / "run.json").is_file():
-        run = loads((progress / "run.json").read_text(encoding="utf-8"))
-        require_same_recipe(PairsRecipe.model_validate(run["recipe"]), recipe, out, "the config")
-        if run["texts"] != str(texts) or run["data"] != _alignment(config):
-            raise ValueError(
-                f"--out {out}: was begun from {run['texts']} with {run['data']}; choose another folder or delete it"
-            )
-    elif (out / STATS_FILE).is_file():
+    if (out / SUCCESS_FILE).is_file():
+        earlier = loads((out / STATS_FILE).read_text(encoding="utf-8"))["run"]
         require_same_recipe(read_recipe(out), recipe, out, "the config")
+    elif (progress / "run.json").is_file():
+        earlier = loads((progress / "run.json").read_text(encoding="utf-8"))
+        require_same_recipe(PairsRecipe.model_validate(earlier["recipe"]), recipe, out, "the config")
     else:
         raise ValueError(f"--out {out}: is not empty and holds no pairs of ours; choose another folder")
+    wanted = _flat({name: run[name] for name in ("texts", "corpus", "data")})
+    found = _flat({name: earlier[name] for name in ("texts", "corpus", "data")})
+    differing = [name for name in wanted if wanted[name] != found.get(name)]
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"--out {out}: was made with {name} = {found.get(name)!r}, not {wanted[name]!r}; choose another folder, or "
+            "give --overwrite to make it anew"
+        )
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.parquet"))
-
-
-def count_rows(folder: Path) -> int:
-    """Rows in the committed files of a folder."""
-    return sum(pq.read_metadata(file).num_rows for file in _files(folder))
-
-
-class _shown_progress:
-    """Prints how many rows are written, how fast, and how long it will take; keeps the time for a later sitting."""
-
-    def __init__(self, out: Path, total: int, before: int, clock: Path, earlier: float) -> None:
-        self.out, self.total, self.before = out, total, before
-        self.clock, self.earlier = clock, earlier  # seconds of all sittings
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        if self.before:
-            print(f"going on: {self.before:,} of {self.total:,} texts are encoded", flush=True)
-        self.began = time.monotonic()
-        self.thread.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self.done.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.done.wait(PROGRESS_EVERY):
-            write_json(self.clock, round(self.earlier + time.monotonic() - self.began, 2))
-            try:
-                rows = count_rows(self.out)
-            except (OSError, pa.ArrowInvalid):
-                continue  # a file is being committed just now
-            speed = (rows - self.before) / (time.monotonic() - self.began)
-            left = f", {(self.total - rows) / speed:.0f} s left" if speed > 0 else ""
-            print(f"encoded {rows:,} of {self.total:,} texts ({speed:.0f}/s{left})", flush=True)
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as `section.key: value`."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -245,13 +198,25 @@ def main(argv: list[str] | None = None) -> None:
     add_config_arguments(parser)
     parser.add_argument("--texts", required=True, metavar="DIR", help="shards that jobs/corpus.py made")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pairs")
+    parser.add_argument("--overwrite", action="store_true", help="delete the pairs in --out and make them anew")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="encode 200 texts, say how long all would take and how big it would be"
+    )
     arguments = parser.parse_args(argv)
     config = config_from(arguments)
     texts, out = output_folder(arguments.texts, "--texts"), output_folder(arguments.out)
     announce(config, "encode", texts=texts, out=out)
     with ray_session():
-        stats = make_pairs(config, texts, out)
-    print(f"{stats['rows']:,} pairs in {out}: {stats['splits']}, {stats['samples_per_second']}/s")
+        if arguments.dry_run:
+            with TemporaryDirectory() as folder:
+                job = Job(config, recipe_of(config), Path(folder), Path(folder))
+                print(plan_text(plan_encoding(job, *read_corpus(texts))))
+            return
+        stats = make_pairs(config, texts, out, arguments.overwrite)
+    print(
+        f"{stats['rows']:,} pairs in {out}: {stats['splits']}, {stats['samples_per_second']}/s; dropped by reason: "
+        f"{stats['dropped']}"
+    )
     print(f"next: python jobs/train.py --config {arguments.config} --data {out} --out {out.parent}")
 
 

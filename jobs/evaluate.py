@@ -20,7 +20,7 @@ from embinv.evaluation import evaluate
 from embinv.inverter import load_inverter
 from embinv.report import render
 from jobs.arguments import job_parser, output_folder, run_job, write_json
-from jobs.corpus import STATS_FILE
+from jobs.outputs import STATS_FILE
 from jobs.train import RUN_FILE
 
 PROGRESS_EVERY = 5.0  # seconds

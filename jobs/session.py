@@ -20,7 +20,7 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told once, by jobs/failures.py
     ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs show their own progress
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own notes about its actors
     # Workers tell the driver what matters through jobs/follow.py.

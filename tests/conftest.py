@@ -8,6 +8,7 @@ import torch
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # before ray is imported: a token would be written into the home directory
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # the hub's client would ask it about itself, and write in the home
 
 
 @pytest.fixture(scope="session", autouse=True)

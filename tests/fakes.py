@@ -132,7 +132,7 @@ def pairs_of(texts, tokenizer, encoder, seq_len=8):
     aligned = align(texts, tokenizer, seq_len, min_tokens=1)
     return Pairs(
         ids=aligned.rows,
-        texts=aligned.texts,
+        texts=aligned.texts.tolist(),
         langs=["en"] * len(aligned.texts),
         token_ids=aligned.token_ids,
         embeddings=encoder.encode(aligned.texts).astype(np.float16),

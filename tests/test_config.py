@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from embinv.config import Config, build_config, load_config
+from embinv.data.settings import TextSource
 
 
 def minimal(**sections):
@@ -86,7 +87,11 @@ def test_missing_section_is_named():
         ("data.seq_len=16", ("data", "seq_len"), 16),
         ("training.minutes=null", ("training", "minutes"), None),
         ("training.learning_rate=1e-3", ("training", "learning_rate"), 1e-3),
-        ("data.sources=[a.txt, b.csv]", ("data", "sources"), ["a.txt", "b.csv"]),
+        (
+            "data.sources=[a.txt, {path: b, lang: de}]",
+            ("data", "sources"),
+            [TextSource(path="a.txt"), TextSource(path="b", lang="de")],
+        ),
         ("encoder.prompt='query: '", ("encoder", "prompt"), "query: "),
         ("encoder.prompt=a=b", ("encoder", "prompt"), "a=b"),
         ("model.adaln=false", ("model", "adaln"), False),

@@ -7,12 +7,17 @@ does not balance languages: each has its share only on average.
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from embinv.data.corpus import identity_key
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
 
 
 def assign_split(text: str, validation: float, test: float) -> Split:
@@ -29,12 +34,19 @@ def assign_split(text: str, validation: float, test: float) -> Split:
     Raises:
         ValueError: A share is negative, or the two leave nothing to train on.
     """
+    return SPLITS[assign_splits([text], validation, test)[0]]
+
+
+def assign_splits(texts: Iterable[str], validation: float, test: float) -> npt.NDArray[np.int8]:
+    """The splits of N texts, as `assign_split` gives them: [N] indices into SPLITS.
+
+    Raises:
+        ValueError: A share is negative, or the two leave nothing to train on.
+    """
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ValueError(f"The shares must not be negative and must sum to less than 1, got {validation=} and {test=}.")
-    digest = hashlib.blake2b(identity_key(text).encode(), digest_size=8, person=b"embinv-split").digest()
-    point = int.from_bytes(digest, "big") / 2**64
-    if point < test:
-        return "test"
-    if point < test + validation:
-        return "validation"
-    return "train"
+    digests = [
+        hashlib.blake2b(identity_key(text).encode(), digest_size=8, person=b"embinv-split").digest() for text in texts
+    ]
+    points = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.float64) / 2**64
+    return np.where(points < test, TEST, np.where(points < test + validation, VALIDATION, TRAIN)).astype(np.int8)

@@ -1,12 +1,14 @@
 """The seam between texts and vectors: anything that encodes is an `Encoder`, and a recipe opens one."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from embinv.encoders.sentence_transformers import SentenceTransformersEncoder
+from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
+from embinv.encoders.tokens import EncoderTokenizer, Tokens
 
 
 class Encoder(Protocol):
@@ -19,18 +21,57 @@ class Encoder(Protocol):
         ...
 
 
-ENCODERS: dict[str, Callable[..., Encoder]] = {"sentence-transformers": SentenceTransformersEncoder}
+@runtime_checkable
+@runtime_checkable
+class TokenEncoder(Encoder, Protocol):
+    """An encoder that also takes texts that its `EncoderTokenizer` has tokenised elsewhere."""
+
+    def encode_tokens(self, tokens: Tokens) -> np.ndarray:
+        """Returns [N, D] float32, row i for text i; a vector that is not finite is left in."""
+        ...
 
 
-def open_encoder(spec: EncoderSpec, device: str = "cpu", batch_size: int = 64) -> Encoder:
+def _sentence_transformers(spec: EncoderSpec, device: str, settings: EncodingSettings | None) -> Encoder:
+    return SentenceTransformersEncoder(spec, device, settings)
+
+
+def _openai(spec: EncoderSpec, device: str, settings: EncodingSettings | None) -> Encoder:
+    from embinv.encoders.openai import OpenAIEncoder
+
+    return OpenAIEncoder(spec, settings or EncodingSettings())
+
+
+def _hash(spec: EncoderSpec, device: str, settings: EncodingSettings | None) -> Encoder:
+    from embinv.encoders.hashing import HashEncoder
+
+    return HashEncoder(spec)
+
+
+ENCODERS: dict[str, Callable[[EncoderSpec, str, EncodingSettings | None], Encoder]] = {
+    "sentence-transformers": _sentence_transformers,
+    "openai": _openai,
+    "hash": _hash,
+}
+
+
+def open_encoder(spec: EncoderSpec, device: str = "cpu", settings: EncodingSettings | None = None) -> Encoder:
     """Loads the encoder that a recipe names.
 
     Args:
         spec: the recipe.
         device: `cpu`, `cuda` or `cuda:N`; never guessed.
-        batch_size: texts in one forward pass.
+        settings: how to spend the hardware; None computes exactly in the recipe's dtype.
 
     Raises:
         ValueError: the weights cannot be had, or the recipe asks for what the model does not give.
     """
-    return ENCODERS[spec.kind](spec, device=device, batch_size=batch_size)
+    return ENCODERS[spec.kind](spec, device, settings)
+
+
+def open_tokenizer(spec: EncoderSpec) -> EncoderTokenizer | None:
+    """The encoder's own tokenisation, without its weights; None for a kind that takes texts only.
+
+    Raises:
+        ValueError: the tokenizer cannot be had.
+    """
+    return EncoderTokenizer(spec) if spec.kind == "sentence-transformers" else None

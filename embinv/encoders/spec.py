@@ -55,8 +55,11 @@ class EncoderSpec(BaseModel):
             raise ValueError("encoder.prompt and encoder.prompt_name exclude each other; give one")
         if self.kind == "openai" and self.base_url is None:
             raise ValueError("encoder.base_url is missing: kind openai needs the server's URL, http://host:port/v1")
-        foreign = {"openai": ("prompt_name", "task"), "hash": ("prompt_name", "task", "base_url", "dimensions")}
-        foreign["sentence-transformers"] = ("base_url", "dimensions")
+        foreign = {
+            "sentence-transformers": ("base_url", "dimensions"),
+            "openai": ("prompt_name", "task", "max_tokens"),
+            "hash": ("prompt_name", "task", "max_tokens", "base_url", "dimensions"),
+        }
         for name in foreign[self.kind]:
             if getattr(self, name) is not None:
                 raise ValueError(f"encoder.{name} means nothing for kind {self.kind}; remove it")

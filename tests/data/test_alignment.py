@@ -30,7 +30,7 @@ def test_row_is_the_text_then_eos_then_padding(words):
 @pytest.mark.parametrize("count", [6, 7, 8, 20])
 def test_long_text_is_cut_to_l_minus_1_tokens_and_always_ends(words, count):
     aligned = align([text_of(count)], words, seq_len=8, min_tokens=5)
-    assert aligned.texts == [text_of(min(count, 7))]
+    assert aligned.texts.tolist() == [text_of(min(count, 7))]
     row = aligned.token_ids[0].tolist()
     assert row.index(words.eos_id) == min(count, 7)
 
@@ -39,7 +39,7 @@ def test_text_kept_is_the_one_that_the_tokens_say(words, minilm):
     texts = [text_of(9), text_of(6), "anna  paid   two coins by maps"]
     for tokenizer in (words, minilm):
         aligned = align(texts, tokenizer, seq_len=8, min_tokens=5)
-        assert aligned.texts == [tokenizer.decode(ids) for ids in aligned.token_ids.tolist()]
+        assert aligned.texts.tolist() == [tokenizer.decode(ids) for ids in aligned.token_ids.tolist()]
 
 
 def test_kept_text_is_a_fixed_point_of_alignment(minilm):
@@ -50,14 +50,14 @@ def test_kept_text_is_a_fixed_point_of_alignment(minilm):
     ]
     once = align(texts, minilm, seq_len=16, min_tokens=5)
     twice = align(once.texts, minilm, seq_len=16, min_tokens=5)
-    assert twice.texts == once.texts
+    assert twice.texts.tolist() == once.texts.tolist()
     assert np.array_equal(twice.token_ids, once.token_ids)
 
 
 def test_short_texts_are_dropped_and_rows_say_which_stayed(words):
     aligned = align([text_of(4), text_of(5), "", text_of(6)], words, seq_len=8, min_tokens=5)
     assert aligned.rows.tolist() == [1, 3]
-    assert aligned.texts == [text_of(5), text_of(6)]
+    assert aligned.texts.tolist() == [text_of(5), text_of(6)]
 
 
 def test_nothing_to_keep_gives_an_empty_matrix_of_the_right_width(words):
@@ -77,7 +77,7 @@ def test_tokens_cut_through_a_character_are_given_up(tmp_path):
     backend.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>").save_pretrained(tmp_path)
     aligned = align(["abc漢字漢字"], TextTokenizer(str(tmp_path)), seq_len=9, min_tokens=1)  # 8 bytes: abc漢 and 2 of 3
-    assert aligned.texts == ["abc漢"]
+    assert aligned.texts.tolist() == ["abc漢"]
 
 
 def test_special_tokens_written_in_a_text_end_it_and_are_never_content(words, minilm):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.encode
+import jobs.progress
 from embinv.data.alignment import TextTokenizer, align
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import matrix, pairs_schema, read_recipe
@@ -22,7 +23,14 @@ from jobs.encode import make_pairs, recipe_of
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 ROWS = 200
-SETTINGS = ("data.seq_len=16", "data.min_tokens=8", "data.shard_rows=64", "data.validation=0.1", "data.test=0.1")
+SETTINGS = (
+    "data.seq_len=16",
+    "data.min_tokens=8",
+    "data.shard_rows=64",
+    "data.validation=0.1",
+    "data.test=0.1",
+    "encoding.precision=recipe",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +56,10 @@ def made(ray_cluster, config, write_texts, tmp_path_factory):
     left.mkdir(parents=True)
     pq.write_table(pa.table({"id": list(texts)}), left / "done.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.encode, "PROGRESS_EVERY", 0.02)
+        patch.setattr(jobs.progress, "LINE_EVERY", 0.02)
         for _ in range(2):
             with patch.context() as broken, pytest.raises(KeyboardInterrupt):
-                broken.setattr(jobs.encode, "_encode", interrupted)
+                broken.setattr(jobs.encode, "run_pipeline", interrupted)
                 make_pairs(config, folder / "texts", folder / "pairs")
     clock = folder / ".pairs.progress" / "seconds.json"
     earlier = json.loads(clock.read_text())
@@ -161,7 +169,7 @@ def test_another_recipe_is_refused_by_name(made, minilm, override, field):
 
 def test_a_begun_run_is_not_mixed_with_another(made, config, minilm, tmp_path, monkeypatch):
     texts, out = made.out.with_name("texts"), tmp_path / "pairs"
-    monkeypatch.setattr(jobs.encode, "_encode", interrupted)
+    monkeypatch.setattr(jobs.encode, "run_pipeline", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_pairs(config, texts, out)
     with pytest.raises(ValueError, match=r"was begun from .*'min_tokens': 8"):

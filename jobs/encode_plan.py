@@ -1,0 +1,112 @@
+"""What encoding a corpus will take, from its statistics and a trial of 200 rows on this hardware (`--dry-run`)."""
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from embinv.data.split import SPLITS
+from jobs.encode_pipeline import PARQUET, EncodeWindow, Job, align_and_tokenize, encoder_resources
+from jobs.failures import told_plainly
+from jobs.progress import duration
+from jobs.shards import TEXT_SCHEMA, list_windows
+
+TRIAL_ROWS = 200
+TRIAL_SECONDS = 3.0  # the trial is repeated for so long, and its median counts
+
+
+class Trial:
+    """An encoder as the job would run it, on a few rows."""
+
+    def __init__(self, job: Job, threads: int | None) -> None:
+        began = time.monotonic()
+        self.job, self.stage = job, EncodeWindow(job, threads)
+        self.load_seconds = time.monotonic() - began
+
+    def run(self, texts: pa.Table) -> dict[str, float]:
+        """Seconds for the rows, pairs that they gave, and bytes of a pair on disk."""
+        pairs = self.stage(align_and_tokenize(texts, self.job))  # the first pass is slower than those that follow
+        took: list[float] = []
+        while sum(took) < TRIAL_SECONDS:
+            began = time.monotonic()
+            self.stage(align_and_tokenize(texts, self.job))
+            took.append(time.monotonic() - began)
+        sink = pa.BufferOutputStream()
+        pq.write_table(pairs.drop_columns(["split"]), sink, **PARQUET)
+        footer = pq.read_metadata(pa.BufferReader(sink.getvalue()))
+        stored = [footer.row_group(0).column(i).total_compressed_size for i in range(footer.num_columns)]
+        return {
+            "seconds": median(took),
+            "pairs": len(pairs),
+            "bytes_per_pair": sum(stored) / max(1, len(pairs)),
+            "load_seconds": self.load_seconds,
+        }
+
+
+def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[str, Any]:
+    """Runs the trial in an open Ray session and scales it up; nothing is left in the output folder.
+
+    Raises:
+        ValueError: the shards hold nothing, or the encoder cannot be loaded.
+    """
+    config = job.config
+    windows = list_windows(shards, config.data.shard_rows, lambda file, reason: None)
+    texts = _sample(shards, config.data.seed)
+    if len(texts) == 0:
+        raise ValueError(f"{shards[0].parent}: holds no readable row")
+    resources, threads = encoder_resources(config)
+    with told_plainly(job.out):
+        actor = ray.remote(Trial).options(**resources).remote(job, threads)  # type: ignore[attr-defined]
+        trial = ray.get(actor.run.remote(texts))
+        ray.kill(actor)
+    rows = corpus["rows"] * trial["pairs"] / len(texts)
+    speed = len(texts) / trial["seconds"] * config.encoding.workers
+    return {
+        "languages": corpus["languages"],
+        "texts": corpus["rows"],
+        "pairs": round(rows),
+        "input_files": len(shards),
+        "output_files": len(windows) * len(SPLITS),
+        "output_bytes": round(rows * trial["bytes_per_pair"]),
+        "trial_rows": len(texts),
+        "rows_per_second": round(speed, 1),
+        "workers": config.encoding.workers,
+        "device": config.encoding.device,
+        "load_seconds": round(trial["load_seconds"], 1),
+        "seconds": round(corpus["rows"] / speed + trial["load_seconds"]),
+    }
+
+
+def _sample(shards: list[Path], seed: int) -> pa.Table:
+    """TRIAL_ROWS rows from a few shards, chosen by a seed."""
+    rng = np.random.default_rng(seed)
+    chosen = [shards[i] for i in rng.permutation(len(shards))[:8]]
+    parts = []
+    for shard in chosen:
+        try:
+            table = pq.read_table(shard, columns=TEXT_SCHEMA.names, partitioning=None).cast(TEXT_SCHEMA)
+        except (pa.ArrowException, OSError):
+            continue  # the job itself sets it aside and says so
+        parts.append(table.take(rng.permutation(len(table))[: -(-TRIAL_ROWS // len(chosen))]))
+    return pa.concat_tables(parts).slice(0, TRIAL_ROWS) if parts else TEXT_SCHEMA.empty_table()
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan as lines to read."""
+    languages = ", ".join(f"{lang} {count:,}" for lang, count in plan["languages"].items())
+    return "\n".join(
+        (
+            f"texts      {plan['texts']:,} in {plan['input_files']:,} files: {languages}",
+            f"pairs      about {plan['pairs']:,} in {plan['output_files']:,} files, "
+            f"{plan['output_bytes'] / 1e6:,.1f} MB",
+            f"speed      {plan['rows_per_second']:,} texts/s on {plan['workers']} {plan['device']} worker(s), from a "
+            f"trial of {plan['trial_rows']} texts; the encoder loads in {plan['load_seconds']:.0f} s",
+            f"time       about {duration(plan['seconds'])} ({plan['seconds'] / 3600:.2f} hours) on this hardware",
+            "nothing was written",
+        )
+    )

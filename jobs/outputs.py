@@ -1,0 +1,29 @@
+"""What a job leaves in its output folder, so that it can be told from a stranger's, and deleted on demand."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from jobs.arguments import SETTINGS_FILE
+from jobs.rejects import FOLDER
+
+STATS_FILE = "_stats.json"
+SUCCESS_FILE = "_SUCCESS"  # empty: all that belongs to the folder is in it
+OURS = {STATS_FILE, SUCCESS_FILE, SETTINGS_FILE, FOLDER}
+
+
+def delete_ours(out: Path, ours: Callable[[Path], bool]) -> None:
+    """Deletes what a job made, and nothing else.
+
+    Args:
+        out: the folder.
+        ours: whether something in it is the job's data; what every job leaves need not be known to it.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    found = list(out.iterdir()) if out.exists() else []
+    foreign = [path.name for path in found if path.name not in OURS and not ours(path)]
+    if foreign:
+        raise ValueError(f"--overwrite would delete {out}, but this job did not make {foreign[0]} in it; move it away")
+    shutil.rmtree(out, ignore_errors=True)

@@ -1,0 +1,84 @@
+"""A corpus's shards as a Ray Data source: one read task for each window of rows, and broken shards set aside.
+
+`ray.data.read_parquet` ends a job at the first unreadable file. Here such a file is noted (jobs/rejects.py) and gives
+no rows. The blocks that come out have at most the wanted number of rows, and Ray does not merge them: a window is what
+is sorted, encoded and committed together.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+TEXT_SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("lang", pa.string())])
+Reject = Callable[[str, str], None]  # (file, reason)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of one row group of one shard."""
+
+    file: str
+    row_group: int
+    start: int
+    rows: int
+    bytes: int
+
+
+def list_windows(shards: list[Path], window_rows: int, reject: Reject) -> list[Window]:
+    """Cuts shards into windows of at most `window_rows` by their footers alone; calls `reject` for broken ones."""
+    windows = []
+    for shard in shards:
+        try:
+            footer = pq.read_metadata(shard)
+        except (pa.ArrowException, OSError) as error:
+            reject(str(shard), str(error))
+            continue
+        for number in range(footer.num_row_groups):
+            group = footer.row_group(number)
+            for start in range(0, group.num_rows, window_rows):
+                rows = min(window_rows, group.num_rows - start)
+                windows.append(Window(str(shard), number, start, rows, group.total_byte_size * rows // group.num_rows))
+    return windows
+
+
+def read_window(window: Window, reject: Reject) -> Iterable[pa.Table]:
+    """Yields the rows of a window, or none and calls `reject`."""
+    try:
+        with pq.ParquetFile(window.file) as file:
+            table = file.read_row_group(window.row_group, columns=TEXT_SCHEMA.names, use_threads=False)
+        yield table.slice(window.start, window.rows).cast(TEXT_SCHEMA)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reject(window.file, str(error))
+        yield TEXT_SCHEMA.empty_table()
+
+
+class ShardSource(Datasource):
+    """The windows of a corpus, one read task each."""
+
+    def __init__(self, windows: list[Window], reject: Reject) -> None:
+        super().__init__()
+        self.windows, self.reject = windows, reject
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all windows."""
+        return sum(window.bytes for window in self.windows)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: object | None = None
+    ) -> list[ReadTask]:
+        """One task for each window, whatever `parallelism` says."""
+        return [
+            ReadTask(
+                partial(read_window, window, self.reject),
+                BlockMetadata(num_rows=None, size_bytes=window.bytes, input_files=[window.file], exec_stats=None),
+                schema=TEXT_SCHEMA,
+                per_task_row_limit=per_task_row_limit,
+            )
+            for window in self.windows
+        ]
