@@ -154,6 +154,7 @@ def bare_rate(corpus: Path, rows: int, threads: int, precision: str, repeats: in
     """Rows/s of the forward pass alone: all texts tokenised, sorted, batched and padded before the clock starts."""
     import torch
 
+    from embinv.encoders.batches import token_batches
     from embinv.encoders.sentence_transformers import SentenceTransformersEncoder
     from embinv.encoders.settings import EncodingSettings
     from embinv.encoders.spec import EncoderSpec
@@ -162,7 +163,7 @@ def bare_rate(corpus: Path, rows: int, threads: int, precision: str, repeats: in
     settings = EncodingSettings(precision=precision)  # type: ignore[arg-type]
     encoder = SentenceTransformersEncoder(EncoderSpec(model=MINILM, dim=384, max_tokens=SEQ_LEN), "cpu", settings)
     tokens = encoder.tokenizer(aligned_texts(corpus, rows))
-    prepared = encoder.prepare(tokens)
+    prepared = [encoder.features(tokens, rows) for rows in token_batches(tokens.lengths, encoder.batch_tokens)]
     rates = []
     with torch.inference_mode():
         for _ in range(repeats + 1):

@@ -30,6 +30,7 @@ from jobs.rejects import RejectedRow, reject_file, reject_rows
 from jobs.shards import ShardSource, Window
 
 ENCODER_IDS = "encoder_ids"
+WRITE_CPUS = 0.25  # a write is short and mostly waits for the disk
 # Vectors are noise to a dictionary and to a compressor, but their exponents are not: these lie together in a split
 # stream. Half the time to write, a tenth to read, a tenth less to store than the defaults (docs/LOG.md).
 PARQUET = {
@@ -66,10 +67,11 @@ def align_and_tokenize(table: pa.Table, job: Job) -> pa.Table:
     decoder, encoder = _tokenizers(job.config.tokenizer, job.recipe.encoder)
     aligned = align(table["text"].to_numpy(zero_copy_only=False), decoder, data.seq_len, data.min_tokens)
     rows = pa.array(aligned.rows)
-    splits = pa.DictionaryArray.from_arrays(assign_splits(aligned.texts, data.validation, data.test), list(SPLITS))
+    texts = pa.array(aligned.texts, pa.string())
+    splits = pa.DictionaryArray.from_arrays(assign_splits(texts, data.validation, data.test), list(SPLITS))
     columns = {
         "id": table["id"].take(rows),
-        "text": pa.array(aligned.texts, pa.string()),
+        "text": texts,
         "lang": table["lang"].take(rows),
         "token_ids": fixed_size_list(aligned.token_ids, pa.int32()),
         "split": splits.cast(pa.string()),
@@ -149,12 +151,25 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
         id_column="id", checkpoint_path=str(done_ids), delete_checkpoint_on_success=False
     )
     resources, threads = encoder_resources(job.config)
+    # Ray keeps a share of the CPUs for each stage: of two, a whole one for reading would leave the other to writing.
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    share = 0.5 if cores <= 2 else 1.0
     with ray.data.DataContext.current(context):
         dataset = (
             ray.data.read_datasource(
-                ShardSource(windows, partial(reject_file, job.out)), override_num_blocks=len(windows)
+                ShardSource(windows, partial(reject_file, job.out)),
+                override_num_blocks=len(windows),
+                num_cpus=share,
+                concurrency=cores,
             )
-            .map_batches(align_and_tokenize, fn_args=[job], batch_size=None, batch_format="pyarrow")
+            .map_batches(
+                align_and_tokenize,
+                fn_args=[job],
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=share,
+                compute=ray.data.TaskPoolStrategy(size=cores),
+            )
             .map_batches(
                 EncodeWindow,
                 fn_constructor_args=[job, threads],
@@ -165,4 +180,11 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
                 **resources,
             )
         )
-        dataset.write_parquet(str(job.out), partition_cols=["split"], mode=SaveMode.APPEND, **PARQUET)
+        dataset.write_parquet(
+            str(job.out),
+            partition_cols=["split"],
+            mode=SaveMode.APPEND,
+            ray_remote_args={"num_cpus": WRITE_CPUS},
+            concurrency=max(1, cores // 4),
+            **PARQUET,
+        )

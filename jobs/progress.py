@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 LINE_EVERY = 60.0  # seconds
 BAR_EVERY = 0.5
@@ -74,12 +74,13 @@ class Watch:
         return "" if self.total is None else f" of {self.total:,}"
 
     def state(self) -> tuple[int, str]:
-        """Rows done, and the speed and time left in words."""
+        """Rows done, and in words the speed and, until the block's end, the time left."""
         rows = self.count()
+        if rows == self.before:
+            return rows, "no new ones yet"
         speed = (rows - self.before) / self.seconds
-        left = ""
-        if speed > 0 and self.total is not None:
-            left = f", {duration(max(0, self.total - rows) / speed)} left"
+        known = self.total is not None and not self.done.is_set()
+        left = f", {duration(max(0, self.total - rows) / speed)} left" if known else ""
         return rows, f"{speed:,.0f}/s{left}"
 
     def _lines(self) -> None:
@@ -91,18 +92,19 @@ class Watch:
     def _bar(self) -> None:
         columns = (
             TextColumn(self.what),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rows]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[state]}"),
         )
-        with Progress(*columns) as bar:
-            task = bar.add_task(self.what, total=self.total, completed=self.before, state="starting")
-            while not self.done.wait(BAR_EVERY):
+        with Progress(*columns, expand=True) as bar:
+            task = bar.add_task(self.what, total=self.total, completed=self.before, rows="", state="")
+            ended = False
+            while not ended:
+                ended = self.done.wait(BAR_EVERY)
                 self.tick(self.seconds)
                 rows, state = self.state()
-                bar.update(task, completed=rows, state=state)
-            bar.update(task, completed=self.count())
+                bar.update(task, completed=rows, rows=f"{rows:,}{self.of_all}", state=state)
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,10 @@ import ray
 import ray.data
 import ray.exceptions
 
+# Ray ends workers that are idle for a second when there are more of them than CPUs. Ours import libraries for seconds,
+# and on a small machine each stage of a pipeline would start them again and again.
+WORKERS_STAY = {"idle_worker_killing_time_threshold_ms": 120_000, "num_workers_soft_limit": 16}
+
 
 @contextmanager
 def ray_session() -> Iterator[None]:
@@ -27,7 +31,8 @@ def ray_session() -> Iterator[None]:
     # Never a cluster that merely happens to run on this machine: it may be somebody's service, with another token.
     address = os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        own = {"_system_config": WORKERS_STAY} if address == "local" else {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ValueError(
             f"the Ray cluster {address!r} cannot be reached or started ({str(error).splitlines()[0]}); check "

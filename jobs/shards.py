@@ -16,6 +16,13 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 TEXT_SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("lang", pa.string())])
+# How shards are written. Parquet's own checksums are optional, and without them a flipped bit may read as another text.
+SHARD_PARQUET = {
+    "compression": "zstd",
+    "use_dictionary": ["lang"],
+    "write_statistics": ["id"],
+    "write_page_checksum": True,
+}
 Reject = Callable[[str, str], None]  # (file, reason)
 
 
@@ -50,7 +57,7 @@ def list_windows(shards: list[Path], window_rows: int, reject: Reject) -> list[W
 def read_window(window: Window, reject: Reject) -> Iterable[pa.Table]:
     """Yields the rows of a window, or none and calls `reject`."""
     try:
-        with pq.ParquetFile(window.file) as file:
+        with pq.ParquetFile(window.file, page_checksum_verification=True) as file:
             table = file.read_row_group(window.row_group, columns=TEXT_SCHEMA.names, use_threads=False)
         yield table.slice(window.start, window.rows).cast(TEXT_SCHEMA)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:

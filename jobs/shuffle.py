@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from jobs.shards import SHARD_PARQUET
+
 RANGE_ROWS = 131_072  # rows that one task puts together, about
 
 
@@ -60,6 +62,6 @@ def _write(start: int, schema: pa.Schema, folder: str, shard_rows: int, *cuts: p
         path = Path(folder) / f"part-{(start + first) // shard_rows:05d}.parquet"
         partial = path.with_suffix(".partial")
         shard = table.slice(first, shard_rows).select(schema.names).cast(schema)
-        pq.write_table(shard, partial, compression="zstd", use_dictionary=["lang"], write_statistics=["id"])
+        pq.write_table(shard, partial, **SHARD_PARQUET)
         partial.replace(path)
     return len(table)

@@ -59,10 +59,12 @@ class Piece:
     Attributes:
         source: a file or synthetic records.
         want: good rows after which it stops; None reads all.
+        after: good rows at its beginning that were read before, and are not given again.
     """
 
     source: SourceFile | RecordBlocks
     want: int | None
+    after: int = 0
 
 
 def clean(table: pa.Table, settings: DataSettings) -> pa.Table:
@@ -103,7 +105,8 @@ def read_piece(piece: Piece, settings: DataSettings, folder: Path) -> Iterator[p
     """
     good = 0
     source = piece.source
-    counter = folder / FOUND / hashlib.blake2b(source.url.encode(), digest_size=8).hexdigest()
+    last = None if piece.want is None else piece.after + piece.want
+    counter = folder / FOUND / _counter_name(source.url)
     if isinstance(source, RecordBlocks):
         tables = record_tables(source, settings.seed)
     else:
@@ -112,19 +115,32 @@ def read_piece(piece: Piece, settings: DataSettings, folder: Path) -> Iterator[p
         for table in tables:
             cleaned = clean(table, settings)
             fine = np.flatnonzero(cleaned["dropped"].is_null().to_numpy())
-            if piece.want is not None and good + len(fine) >= piece.want:
-                cleaned = cleaned.slice(0, int(fine[piece.want - good - 1]) + 1)
-                fine = fine[: piece.want - good]
-            good += len(fine)
-            counter.write_text(str(good))
-            yield cleaned
-            if piece.want is not None and good >= piece.want:
+            start, stop = 0, len(cleaned)
+            if good < piece.after:
+                start = int(fine[piece.after - good - 1]) + 1 if good + len(fine) >= piece.after else stop
+            if last is not None and good + len(fine) >= last:
+                stop = int(fine[last - good - 1]) + 1
+            good += int((fine < stop).sum())
+            if good >= piece.after:
+                counter.write_text(str(good))
+            yield cleaned.slice(start, stop - start)
+            if last is not None and good >= last:
                 return
     except UnreadableFile as error:
         reject_file(folder, error.url, error.reason)
     finally:
         tables.close()  # type: ignore[attr-defined]
     yield CLEANED_SCHEMA.empty_table()
+
+
+def rows_given(folder: Path, url: str) -> int:
+    """Good rows that were read of a file so far, copies included; 0 if none was."""
+    counter = folder / FOUND / _counter_name(url)
+    return int(counter.read_text() or 0) if counter.exists() else 0
+
+
+def _counter_name(url: str) -> str:
+    return hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
 
 
 class TextPieces(Datasource):

@@ -112,8 +112,8 @@ class TextTokenizer:
             limit: ids of one text at most.
 
         Returns:
-            ids [T] int32 of all texts, starts [N] int64 of each in them, lengths [N] int64; an id that follows an EOS or
-            PAD in its text lies between two texts and belongs to none.
+            ids [T] int32 of all texts, starts [N] int64 of each in them, lengths [N] int64; an id that follows an EOS
+            or PAD in its text lies between two texts and belongs to none.
         """
         self._batches.enable_truncation(limit)
         encodings = self._batches.encode_batch_fast(texts, add_special_tokens=False)  # type: ignore[arg-type]

@@ -120,6 +120,24 @@ def _drop_codes(lengths: npt.NDArray[np.int64], min_chars: int, max_chars: int) 
     return np.select(cases, [1, 2, 3], 0).astype(np.int8)
 
 
+def identity_keys(texts: pa.Array) -> list[bytes]:
+    """`identity_key` of N texts (string, no nulls) in UTF-8, several times faster."""
+    return _keys(texts, _plain(texts))
+
+
+def _plain(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """[N] whether a text needs no cleaning."""
+    return pc.call_function("match_substring_regex", [texts], _PLAIN_TEXT).to_numpy(zero_copy_only=False)
+
+
+def _keys(texts: pa.Array, plain: npt.NDArray[np.bool_]) -> list[bytes]:
+    """[N] identity keys; those of plain texts need lower case and nothing else."""
+    keys = pc.call_function("utf8_lower", [texts]).cast(pa.binary()).to_pylist()
+    for row in np.flatnonzero(~plain).tolist():
+        keys[row] = identity_key(texts[row].as_py()).encode()
+    return keys
+
+
 class CleanBatch(NamedTuple):
     """What `clean_batch` makes of N texts.
 
@@ -152,15 +170,12 @@ def clean_batch(texts: pa.ChunkedArray | pa.Array, min_chars: int, max_chars: in
         raise ValueError(f"texts must be a column of strings, got {texts.type}; cast it first.")
     given = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     given = given.cast(pa.string()).fill_null("")
-    matched = pc.call_function("match_substring_regex", [given], _PLAIN_TEXT)
-    plain = matched.to_numpy(zero_copy_only=False)  # [N]
-    ids = np.empty(len(given), np.int64)
-    ids[plain] = _ids(pc.call_function("utf8_lower", [given.filter(matched)]).cast(pa.binary()).to_pylist())
+    plain = _plain(given)
+    ids = _ids(_keys(given, plain))
     if not plain.all():
-        others = pc.call_function("invert", [matched])
-        cleaned = [normalise(text) for text in given.filter(others).to_pylist()]
-        ids[~plain] = _ids([identity_key(text).encode() for text in cleaned])
-        given = pc.call_function("replace_with_mask", [given, others, pa.array(cleaned, pa.string())])
+        rough = pa.array(~plain)
+        cleaned = pa.array([normalise(text) for text in given.filter(rough).to_pylist()], pa.string())
+        given = pc.call_function("replace_with_mask", [given, rough, cleaned])
     lengths = pc.call_function("utf8_length", [given]).to_numpy().astype(np.int64)
     return CleanBatch(given, ids, _drop_codes(lengths, min_chars, max_chars))
 

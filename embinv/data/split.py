@@ -7,13 +7,14 @@ does not balance languages: each has its share only on average.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from embinv.data.corpus import identity_key
+from embinv.data.corpus import identity_keys
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -37,7 +38,7 @@ def assign_split(text: str, validation: float, test: float) -> Split:
     return SPLITS[assign_splits([text], validation, test)[0]]
 
 
-def assign_splits(texts: Iterable[str], validation: float, test: float) -> npt.NDArray[np.int8]:
+def assign_splits(texts: Sequence[str] | np.ndarray | pa.Array, validation: float, test: float) -> npt.NDArray[np.int8]:
     """The splits of N texts, as `assign_split` gives them: [N] indices into SPLITS.
 
     Raises:
@@ -45,8 +46,11 @@ def assign_splits(texts: Iterable[str], validation: float, test: float) -> npt.N
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ValueError(f"The shares must not be negative and must sum to less than 1, got {validation=} and {test=}.")
-    digests = [
-        hashlib.blake2b(identity_key(text).encode(), digest_size=8, person=b"embinv-split").digest() for text in texts
-    ]
+    empty = hashlib.blake2b(digest_size=8, person=b"embinv-split")
+    digests = []
+    for key in identity_keys(pa.array(texts, pa.string())):
+        hashed = empty.copy()  # cheaper than a new one
+        hashed.update(key)
+        digests.append(hashed.digest())
     points = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.float64) / 2**64
     return np.where(points < test, TEST, np.where(points < test + validation, VALIDATION, TRAIN)).astype(np.int8)

@@ -181,16 +181,16 @@ class SentenceTransformersEncoder:
     def _prepared(self, tokens: Tokens, batches: list[np.ndarray]) -> Iterator[dict[str, Any]]:
         """Features of each batch on the device; on a GPU the next batch is padded and sent while this one runs."""
         if self.device.type != "cuda":
-            yield from (self._features(tokens, rows) for rows in batches)
+            yield from (self.features(tokens, rows) for rows in batches)
             return
         with ThreadPoolExecutor(1) as ahead:
-            following = ahead.submit(self._features, tokens, batches[0])
+            following = ahead.submit(self.features, tokens, batches[0])
             for rows in batches[1:]:
-                features, following = following.result(), ahead.submit(self._features, tokens, rows)
+                features, following = following.result(), ahead.submit(self.features, tokens, rows)
                 yield features
             yield following.result()
 
-    def _features(self, tokens: Tokens, rows: np.ndarray) -> dict[str, Any]:
+    def features(self, tokens: Tokens, rows: np.ndarray) -> dict[str, Any]:
         """One batch as the model's own tokenisation would give it."""
         arrays = pad(tokens, rows, self.tokenizer.pad_id, self.tokenizer.padding_side)
         input_ids, attention_mask = (self._sent(torch.from_numpy(array)) for array in arrays)  # [B, S]
