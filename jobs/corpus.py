@@ -21,6 +21,7 @@ import ray.data
 
 from embinv.config import Config
 from embinv.data.settings import DataSettings, TextSource
+from embinv.data.sources import SourceFile
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -33,20 +34,29 @@ from jobs.arguments import (
 )
 from jobs.corpus_plan import plan_corpus, plan_text
 from jobs.failures import told_plainly
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours
-from jobs.progress import Watch
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours
+from jobs.progress import Watch, duration
 from jobs.rejects import read_rejects, require_few
 from jobs.selection import Choice, choose, survey
 from jobs.session import ray_session
 from jobs.shuffle import write_shards
-from jobs.supplies import Supply, open_supplies
-from jobs.texts import CLEANED_SCHEMA, FOUND, Piece, TextPieces
+from jobs.supplies import Supply, next_wave, open_supplies
+from jobs.texts import CLEANED_SCHEMA, FOUND, Piece, TextPieces, rows_given
 
 SHARD_SCHEMA = CLEANED_SCHEMA.remove(CLEANED_SCHEMA.get_field_index("dropped"))
-# What decides which texts come out, and in which files.
+# What decides which texts come out, and in which order.
 TEXT_FIELDS = (
     "sources text_column languages shares rows min_chars max_chars near_duplicates language_check seed".split()
 )
+REASONS = {  # as a reader of the statistics would ask
+    "empty": "nothing but spaces",
+    "too_short": "under data.min_chars characters",
+    "too_long": "over data.max_chars characters",
+    "language_mismatch": "py3langid reads another language than the row names",
+    "duplicate": "the same text stands elsewhere, up to case and spaces",
+    "near_duplicate": "almost the same text stands elsewhere",
+    "over_quota": "read, and more than the rows wanted of its language",
+}
 
 
 class Reading:
@@ -57,7 +67,7 @@ class Reading:
         self.blocks: list[ray.ObjectRef] = []
         self.surveys: list[ray.ObjectRef] = []
         self.signatures: list[ray.ObjectRef] = []
-        self.files = 0
+        self.files: set[str] = set()
 
     def read(self, pieces: list[Piece]) -> None:
         """Reads and cleans a wave of pieces by Ray Data."""
@@ -68,7 +78,7 @@ class Reading:
             surveyed, signed = survey.remote(block, self.settings.near_duplicates, self.settings.seed)
             self.surveys.append(surveyed)
             self.signatures.append(signed)
-        self.files += len(pieces)
+        self.files |= {piece.source.url for piece in pieces if isinstance(piece.source, SourceFile)}
 
     def choose(self) -> Choice:
         """Which rows stay, as far as was read."""
@@ -87,7 +97,7 @@ def make_corpus(config: Config, out: Path, overwrite: bool = False) -> dict[str,
     Args:
         config: of the run; its `data` section counts.
         out: folder to make.
-        overwrite: delete a corpus that is there.
+        overwrite: delete a corpus that is there; it stays until the new one is whole.
 
     Raises:
         ValueError: a source cannot be read, nothing is left after cleaning, too many files are damaged, or `out` holds
@@ -95,10 +105,10 @@ def make_corpus(config: Config, out: Path, overwrite: bool = False) -> dict[str,
     """
     wanted = config.data.model_dump(mode="json")
     if overwrite:
-        delete_ours(out, lambda path: path.name.startswith("part-") and path.suffix == ".parquet")
-    if (out / SUCCESS_FILE).is_file():
+        require_ours(out, _is_shard)
+    elif (out / SUCCESS_FILE).is_file():
         return _finished(out, wanted)
-    if out.exists() and any(out.iterdir()):
+    elif out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out}: is not empty and holds no corpus of ours; choose another folder")
     began = time.monotonic()
     supplies = open_supplies(config.data)
@@ -108,17 +118,19 @@ def make_corpus(config: Config, out: Path, overwrite: bool = False) -> dict[str,
     try:
         with told_plainly(out):
             stats = _make(config, supplies, partial)
-    except ValueError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    stats |= {"seconds": round(time.monotonic() - began, 2), "data": wanted}
-    keep_settings(config, partial, "corpus")
-    write_json(partial / STATS_FILE, stats)
-    (partial / SUCCESS_FILE).touch()
-    if out.exists():
-        out.rmdir()  # it was empty
-    partial.rename(out)
+        stats |= {"seconds": round(time.monotonic() - began, 2), "data": wanted}
+        keep_settings(config, partial, "corpus")
+        write_json(partial / STATS_FILE, stats)
+        (partial / SUCCESS_FILE).touch()
+        delete_ours(out, _is_shard)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # what an error or Ctrl-C leaves
     return stats
+
+
+def _is_shard(path: Path) -> bool:
+    return path.name.startswith("part-") and path.suffix == ".parquet"
 
 
 def _make(config: Config, supplies: list[Supply], partial: Path) -> dict[str, Any]:
@@ -128,13 +140,14 @@ def _make(config: Config, supplies: list[Supply], partial: Path) -> dict[str, An
     with ray.data.DataContext.current(context):
         reading, choice = _read_enough(supplies, settings, partial)
         rejects = read_rejects(partial)
-        require_few(rejects, reading.files, settings.max_rejected)
+        require_few(rejects, len(reading.files), settings.max_rejected)
         rows = int(choice.keep.sum())
         read = len(choice.keep) + choice.dropped.total() - _of_good_rows(choice.dropped)
         dropped = {reason: count for reason, count in choice.dropped.most_common() if count}
         if rows == 0:
             raise ValueError(f"none of {read:,} texts is left; dropped by reason: {dropped}")
-        print(f"read {read:,} texts of {reading.files:,} file(s), {rows:,} stay; writing them", flush=True)
+        where = f" of {len(reading.files):,} file(s)" if reading.files else ""
+        print(f"read {read:,} texts{where}, {rows:,} stay; writing them", flush=True)
         written = reading.write(choice, settings.shard_rows)
     assert written == rows, (written, rows)
     shutil.rmtree(partial / FOUND)
@@ -142,7 +155,7 @@ def _make(config: Config, supplies: list[Supply], partial: Path) -> dict[str, An
         "rows": rows,
         "languages": dict(Counter(choice.langs[choice.keep].tolist()).most_common()),
         "read": read,
-        "files": reading.files,
+        "files": len(reading.files),
         "dropped": dropped,
         "rejected_files": rejects.files,
     }
@@ -156,11 +169,11 @@ def _of_good_rows(dropped: Mapping[str, int]) -> int:
 def _read_enough(supplies: list[Supply], settings: DataSettings, partial: Path) -> tuple[Reading, Choice]:
     """Reads waves of pieces until every language has its share or nothing is left."""
     reading = Reading(settings, partial)
-    wants = [supply.want for supply in supplies]
-    total = None if None in wants else sum(want for want in wants if want is not None)
+    known = all(supply.lang is not None and supply.want is not None for supply in supplies)
+    total = sum(supply.want or 0 for supply in supplies) if known else None
     found: Mapping[str, int] = {}
     with Watch(lambda: _found(partial), total, "found", lambda seconds: None):
-        while pieces := [piece for supply in supplies for piece in supply.next_pieces(found)]:
+        while pieces := next_wave(supplies, settings, found, lambda url: rows_given(partial, url)):
             reading.read(pieces)
             choice = reading.choose()
             found = choice.found
@@ -185,6 +198,19 @@ def _finished(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         )
     print(f"{out}: all done before, {stats['rows']:,} texts; --overwrite makes them anew")
     return stats
+
+
+def summary(stats: dict[str, Any], out: Path) -> str:
+    """What became of all that was read, as lines to read."""
+    languages = ", ".join(f"{lang} {rows:,}" for lang, rows in stats["languages"].items())
+    lines = [f"{stats['rows']:,} texts in {out} ({languages}; {duration(stats['seconds'])})"]
+    if stats["dropped"]:
+        lines.append(f"dropped {sum(stats['dropped'].values()):,} of {stats['read']:,} that were read:")
+    for reason, rows in stats["dropped"].items():
+        lines.append(f"  {reason:<18} {rows:>12,}  {REASONS.get(reason, 'a language that data.languages lacks')}")
+    for file, reason in stats["rejected_files"].items():
+        lines.append(f"damaged, and only read up to there: {file} ({reason})")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -224,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     with ray_session():
         stats = make_corpus(config, out, arguments.overwrite)
-    print(f"{stats['rows']:,} texts in {out} ({stats['seconds']:.0f} s); dropped by reason: {stats['dropped']}")
+    print(summary(stats, out))
     print(f"next: python jobs/encode.py --config {arguments.config} --texts {out} --out {out.parent / 'pairs'}")
 
 

@@ -1,23 +1,65 @@
-"""What making a corpus will take, from the listing of its sources and a trial of 200 rows of each (`--dry-run`)."""
+"""What making a corpus will take, from the listing of its sources and a trial of 200 rows of each (`--dry-run`).
 
+The trial reads, cleans, signs and writes (into memory) as the job does, in one process. Sizes of whole files are the
+store's; how many texts lie in them is estimated from the texts of the trial, compressed where the file is.
+"""
+
+import math
+import os
 import time
+import zlib
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from embinv.data.near_duplicates import signatures
 from embinv.data.reading import read_batches
 from embinv.data.settings import DataSettings
 from embinv.data.sources import SourceFile
 from jobs.progress import duration
-from jobs.supplies import Supply, open_supplies
-from jobs.texts import clean, record_tables
+from jobs.selection import NUM_PERM
+from jobs.shards import SHARD_PARQUET
+from jobs.supplies import SPARE, Supply, open_supplies
+from jobs.texts import CLEANED_SCHEMA, clean, record_tables
 
 TRIAL_ROWS = 200
 
 
-def plan_corpus(settings: DataSettings) -> list[dict[str, Any]]:
-    """One entry a language: files and their size, the share of good rows in the trial, and what will come of it.
+@dataclass(frozen=True)
+class Plan:
+    """What one language, or files that name none, will take.
+
+    Attributes:
+        lang: language, or `by row`.
+        files: how many there are; 0 for synthetic records.
+        size: their bytes.
+        files_read: how many of them will be opened, about.
+        trial_rows: texts of the trial.
+        good_share: share of them that stays after cleaning, copies included.
+        want: rows wanted; None takes all.
+        rows_read: texts to read, about; None if nothing was found to judge by.
+        output: bytes of the corpus, about.
+        seconds: of work for one core, about, without the way to the files.
+        first_seconds: until the trial's texts were there.
+    """
+
+    lang: str
+    files: int
+    size: int
+    files_read: int
+    trial_rows: int
+    good_share: float
+    want: int | None
+    rows_read: int | None
+    output: float
+    seconds: float
+    first_seconds: float
+
+
+def plan_corpus(settings: DataSettings) -> list[Plan]:
+    """One plan a language.
 
     Raises:
         ValueError: a source cannot be read.
@@ -25,48 +67,106 @@ def plan_corpus(settings: DataSettings) -> list[dict[str, Any]]:
     return [_plan(supply, settings) for supply in open_supplies(settings)]
 
 
-def _plan(supply: Supply, settings: DataSettings) -> dict[str, Any]:
-    sources = list(supply.sources)
-    first = sources[0]
-    files = isinstance(first, SourceFile)
-    began = time.monotonic()
+def _plan(supply: Supply, settings: DataSettings) -> Plan:
+    files = [source for source in supply.sources if isinstance(source, SourceFile)]
+    size = sum(file.size or 0 for file in files)
+    began = time.perf_counter()
+    first = supply.sources[0]
     tables = (
         read_batches(first, settings.text_column, TRIAL_ROWS)
         if isinstance(first, SourceFile)
         else record_tables(first, settings.seed)
     )
-    trial = pa.concat_tables(list(islice(tables, 1))).slice(0, TRIAL_ROWS)
+    read = list(islice(tables, 1))
     tables.close()  # type: ignore[attr-defined]
+    first_seconds = time.perf_counter() - began
+    trial = pa.concat_tables(read).slice(0, TRIAL_ROWS) if read else CLEANED_SCHEMA.empty_table()
+    if not len(trial):
+        return Plan(supply.lang or "by row", len(files), size, len(files), 0, 0, supply.want, None, 0, 0, first_seconds)
+
+    clean(trial.slice(0, 1), settings)  # the language check loads its model
+    began = time.perf_counter()
     cleaned = clean(trial, settings)
-    seconds = time.monotonic() - began
     good = cleaned.filter(cleaned["dropped"].is_null())
-    share = len(good) / max(1, len(trial))
-    size = sum(source.size or 0 for source in sources if isinstance(source, SourceFile))
-    return {
-        "lang": supply.lang or "by row",
-        "files": len(sources) if files else 0,
-        "bytes": size,
-        "trial_rows": len(trial),
-        "good_share": share,
-        "want": supply.want,
-        "bytes_per_text": good["text"].nbytes / max(1, len(good)),
-        "trial_seconds": seconds,
-        "texts_read": None if supply.want is None else round(supply.want / max(share, 1e-3)),
-    }
+    if settings.near_duplicates is not None and len(good):
+        signatures(good["text"].to_pylist(), NUM_PERM, settings.seed)
+    output = _shard_bytes(good) / max(1, len(good))
+    each = (time.perf_counter() - began) / len(trial)
+
+    share = len(good) / len(trial)
+    there = size / _bytes_in_file(trial, files[0]) if files and size else None
+    if not files:
+        each += first_seconds / len(read[0])  # records are made, not fetched
+    if supply.want is None:
+        rows_read = None if there is None else round(there)
+    else:
+        rows_read = math.ceil(supply.want * SPARE / max(share, 1 / len(trial)))
+        rows_read = rows_read if there is None else min(rows_read, round(there))
+    rows = (rows_read or 0) * share
+    kept = rows if supply.want is None else min(rows, supply.want)
+    if settings.rows is not None:
+        kept = min(kept, settings.rows)
+    return Plan(
+        lang=supply.lang or "by row",
+        files=len(files),
+        size=size,
+        files_read=math.ceil(len(files) * min(1, (rows_read or 0) / there)) if there else 0,
+        trial_rows=len(trial),
+        good_share=share,
+        want=supply.want,
+        rows_read=rows_read,
+        output=kept * output,
+        seconds=(rows_read or 0) * each,
+        first_seconds=first_seconds,
+    )
 
 
-def plan_text(plan: list[dict[str, Any]]) -> str:
+def _shard_bytes(good: pa.Table) -> int:
+    """Bytes of these rows in a shard, without what every file has."""
+    schema = CLEANED_SCHEMA.remove(CLEANED_SCHEMA.get_field_index("dropped"))
+    sizes = []
+    for table in (good, good.slice(0, 0)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.select(schema.names).cast(schema), sink, **SHARD_PARQUET)
+        sizes.append(sink.getvalue().size)
+    return sizes[0] - sizes[1]
+
+
+def _bytes_in_file(trial: pa.Table, file: SourceFile) -> float:
+    """Bytes of a text in a file of this kind, about: its other columns or keys are not counted."""
+    text = "\n".join(value or "" for value in trial["text"].to_pylist()).encode()
+    packed = file.kind.endswith((".gz", ".zst", ".parquet"))
+    return max(1, len(zlib.compress(text) if packed else text)) / len(trial)
+
+
+def plan_text(plan: list[Plan]) -> str:
     """The plan as lines to read."""
-    lines = ["language  files  size         good rows of the trial  wanted      texts to read for it  output"]
+    rows = [("language", "wanted", "good in trial", "texts to read", "files", "of", "their size", "output")]
     for part in plan:
-        size = f"{part['bytes'] / 1e6:,.1f} MB" if part["files"] else "generated"
-        want = "all" if part["want"] is None else f"{part['want']:,}"
-        read = "all" if part["texts_read"] is None else f"about {part['texts_read']:,}"
-        output = "" if part["want"] is None else f"{part['want'] * (part['bytes_per_text'] + 20) / 1e6:,.1f} MB"
-        good = f"{part['good_share']:.0%} of {part['trial_rows']}"
-        lines.append(
-            f"{part['lang']:<9} {part['files']:<6} {size:<12} {good:<23} {want:<11} {read:<21} {output}".rstrip()
+        rows.append(
+            (
+                part.lang,
+                "all" if part.want is None else f"{part.want:,}",
+                f"{part.good_share:.0%} of {part.trial_rows}",
+                "?" if part.rows_read is None else f"~{part.rows_read:,}",
+                f"~{part.files_read:,}" if part.files else "-",
+                f"{part.files:,}" if part.files else "-",
+                _megabytes(part.size) if part.files else "made here",
+                f"~{_megabytes(part.output)}",
+            )
         )
-    seconds = sum(part["trial_seconds"] for part in plan)
-    lines.append(f"the trial took {duration(seconds)}, most of it to reach the sources; nothing was written")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    cores = os.cpu_count() or 1
+    busy = max(1, min(cores, sum(max(1, part.files_read) for part in plan)))  # a file is read by one core
+    work, reaching = sum(part.seconds for part in plan), sum(part.first_seconds for part in plan)
+    lines.append(
+        f"in all about {_megabytes(sum(part.output for part in plan))} and {duration(work / busy)} of work on {busy} of "
+        f"{cores} cores here, beside the download and the start of Ray"
+    )
+    lines.append(f"reaching the sources took {duration(reaching)}; nothing was written")
     return "\n".join(lines)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

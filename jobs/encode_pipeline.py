@@ -146,6 +146,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     encoding = job.config.encoding
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
+    context.memory_usage_poll_interval_s = None  # a thread in every worker, for a figure that nobody reads here
     # The traps of this pair of settings are in the docstring of tests/jobs/test_encode_resume.py.
     context.checkpoint_config = CheckpointConfig(
         id_column="id", checkpoint_path=str(done_ids), delete_checkpoint_on_success=False
@@ -154,13 +155,16 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     # Ray keeps a share of the CPUs for each stage: of two, a whole one for reading would leave the other to writing.
     cores = int(ray.cluster_resources().get("CPU", 1))
     share = 0.5 if cores <= 2 else 1.0
+    # A tokenizer feeds an encoder that shares its cores many times over; each is a process that loads libraries first.
+    slow = encoding.device == "cpu" and job.config.encoder.kind == "sentence-transformers"
+    tokenizers = encoding.tokenizers or (encoding.workers if slow else cores)
     with ray.data.DataContext.current(context):
         dataset = (
             ray.data.read_datasource(
                 ShardSource(windows, partial(reject_file, job.out)),
                 override_num_blocks=len(windows),
                 num_cpus=share,
-                concurrency=cores,
+                concurrency=tokenizers,
             )
             .map_batches(
                 align_and_tokenize,
@@ -168,7 +172,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=share,
-                compute=ray.data.TaskPoolStrategy(size=cores),
+                compute=ray.data.TaskPoolStrategy(size=tokenizers),
             )
             .map_batches(
                 EncodeWindow,

@@ -37,8 +37,8 @@ def told_plainly(where: object) -> Iterator[None]:
             full = cause.errno == errno.ENOSPC or "No space left on device" in str(cause)
             way_out = "free some space" if full else "check the disk and its permissions"
             raise ValueError(
-                f"{where}: cannot be written ({str(cause).strip().splitlines()[0]}); {way_out} and run the same command "
-                "again, which goes on from what is done"
+                f"{where}: cannot be written ({str(cause).strip().splitlines()[0]}); {way_out} and run the same "
+                "command again, which goes on from what is done"
             ) from error
         if isinstance(cause, ValueError):
             raise ValueError(str(cause).splitlines()[0]) from error  # Ray Data adds lines about retries

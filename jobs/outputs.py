@@ -12,11 +12,11 @@ SUCCESS_FILE = "_SUCCESS"  # empty: all that belongs to the folder is in it
 OURS = {STATS_FILE, SUCCESS_FILE, SETTINGS_FILE, FOLDER}
 
 
-def delete_ours(out: Path, ours: Callable[[Path], bool]) -> None:
-    """Deletes what a job made, and nothing else.
+def require_ours(out: Path, ours: Callable[[Path], bool]) -> None:
+    """Refuses a folder that holds what a job did not make.
 
     Args:
-        out: the folder.
+        out: the folder, which need not be there.
         ours: whether something in it is the job's data; what every job leaves need not be known to it.
 
     Raises:
@@ -26,4 +26,9 @@ def delete_ours(out: Path, ours: Callable[[Path], bool]) -> None:
     foreign = [path.name for path in found if path.name not in OURS and not ours(path)]
     if foreign:
         raise ValueError(f"--overwrite would delete {out}, but this job did not make {foreign[0]} in it; move it away")
+
+
+def delete_ours(out: Path, ours: Callable[[Path], bool]) -> None:
+    """Deletes what a job made, and nothing else; arguments and errors as in `require_ours`."""
+    require_ours(out, ours)
     shutil.rmtree(out, ignore_errors=True)

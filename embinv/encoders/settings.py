@@ -17,8 +17,10 @@ class EncodingSettings(BaseModel):
     batch_tokens: int | None = Field(
         default=None, gt=0, description="tokens in one forward pass, padding included; null: by device"
     )
-    window_rows: int = Field(
-        default=4096, gt=0, description="rows that are sorted by length together before they are cut into batches"
+    tokenizers: int | None = Field(
+        default=None,
+        gt=0,
+        description="CPU tasks that read and tokenise at once; null: as many as encoders on a CPU, else one a core",
     )
     precision: Literal["auto", "recipe"] = Field(
         default="auto",

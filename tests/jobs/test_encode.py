@@ -1,4 +1,8 @@
-"""jobs/encode.py with the embedded encoder; being killed is test_encode_resume.py's."""
+"""jobs/encode.py with the embedded encoder: which pairs come out, what lies beside them, and what is refused.
+
+The stages by themselves are test_encode_pipeline.py's, servers test_encode_openai.py's, being killed
+test_encode_resume.py's.
+"""
 
 import json
 import time
@@ -172,7 +176,7 @@ def test_a_begun_run_is_not_mixed_with_another(made, config, minilm, tmp_path, m
     monkeypatch.setattr(jobs.encode, "run_pipeline", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_pairs(config, texts, out)
-    with pytest.raises(ValueError, match=r"was begun from .*'min_tokens': 8"):
+    with pytest.raises(ValueError, match=r"was made with data\.min_tokens = 8, not 9; .*--overwrite"):
         make_pairs(minilm(*SETTINGS, "data.min_tokens=9"), texts, out)
     with pytest.raises(ValueError, match="seq_len: 16 != 20"):
         make_pairs(minilm(*SETTINGS, "data.seq_len=20"), texts, out)
