@@ -38,8 +38,8 @@ class Plan:
         files_read: how many of them will be opened, about.
         trial_rows: texts of the trial.
         good_share: share of them that stays after cleaning, copies included.
-        want: rows wanted; None takes all.
         rows_read: texts to read, about; None if nothing was found to judge by.
+        rows: texts of the corpus, about.
         output: bytes of the corpus, about.
         seconds: of work for one core, about, without the way to the files.
         first_seconds: until the trial's texts were there.
@@ -51,8 +51,8 @@ class Plan:
     files_read: int
     trial_rows: int
     good_share: float
-    want: int | None
     rows_read: int | None
+    rows: int
     output: float
     seconds: float
     first_seconds: float
@@ -82,7 +82,7 @@ def _plan(supply: Supply, settings: DataSettings) -> Plan:
     first_seconds = time.perf_counter() - began
     trial = pa.concat_tables(read).slice(0, TRIAL_ROWS) if read else CLEANED_SCHEMA.empty_table()
     if not len(trial):
-        return Plan(supply.lang or "by row", len(files), size, len(files), 0, 0, supply.want, None, 0, 0, first_seconds)
+        return Plan(supply.lang or "by row", len(files), size, len(files), 0, 0, None, 0, 0, 0, first_seconds)
 
     clean(trial.slice(0, 1), settings)  # the language check loads its model
     began = time.perf_counter()
@@ -102,10 +102,8 @@ def _plan(supply: Supply, settings: DataSettings) -> Plan:
     else:
         rows_read = math.ceil(supply.want * SPARE / max(share, 1 / len(trial)))
         rows_read = rows_read if there is None else min(rows_read, round(there))
-    rows = (rows_read or 0) * share
-    kept = rows if supply.want is None else min(rows, supply.want)
-    if settings.rows is not None:
-        kept = min(kept, settings.rows)
+    limits = [limit for limit in (supply.want, settings.rows) if limit is not None]
+    rows = min([round((rows_read or 0) * share), *limits])
     return Plan(
         lang=supply.lang or "by row",
         files=len(files),
@@ -113,9 +111,9 @@ def _plan(supply: Supply, settings: DataSettings) -> Plan:
         files_read=math.ceil(len(files) * min(1, (rows_read or 0) / there)) if there else 0,
         trial_rows=len(trial),
         good_share=share,
-        want=supply.want,
         rows_read=rows_read,
-        output=kept * output,
+        rows=rows,
+        output=rows * output,
         seconds=(rows_read or 0) * each,
         first_seconds=first_seconds,
     )
@@ -141,17 +139,17 @@ def _bytes_in_file(trial: pa.Table, file: SourceFile) -> float:
 
 def plan_text(plan: list[Plan]) -> str:
     """The plan as lines to read."""
-    rows = [("language", "wanted", "good in trial", "texts to read", "files", "of", "their size", "output")]
+    rows = [("language", "good in trial", "texts to read", "files", "of", "size of all", "rows", "output")]
     for part in plan:
         rows.append(
             (
                 part.lang,
-                "all" if part.want is None else f"{part.want:,}",
                 f"{part.good_share:.0%} of {part.trial_rows}",
                 "?" if part.rows_read is None else f"~{part.rows_read:,}",
                 f"~{part.files_read:,}" if part.files else "-",
                 f"{part.files:,}" if part.files else "-",
                 _megabytes(part.size) if part.files else "made here",
+                f"~{part.rows:,}",
                 f"~{_megabytes(part.output)}",
             )
         )
@@ -161,8 +159,8 @@ def plan_text(plan: list[Plan]) -> str:
     busy = max(1, min(cores, sum(max(1, part.files_read) for part in plan)))  # a file is read by one core
     work, reaching = sum(part.seconds for part in plan), sum(part.first_seconds for part in plan)
     lines.append(
-        f"in all about {_megabytes(sum(part.output for part in plan))} and {duration(work / busy)} of work on {busy} of "
-        f"{cores} cores here, beside the download and the start of Ray"
+        f"in all about {sum(part.rows for part in plan):,} rows, {_megabytes(sum(part.output for part in plan))}, and "
+        f"{duration(work / busy)} of work on {busy} of {cores} cores here, beside the download and the start of Ray"
     )
     lines.append(f"reaching the sources took {duration(reaching)}; nothing was written")
     return "\n".join(lines)

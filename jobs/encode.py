@@ -7,6 +7,7 @@ killed goes on where it was: no row is lost, none stands twice. `_SUCCESS` says 
 
 import sys
 import time
+from contextlib import suppress
 from json import loads
 from pathlib import Path
 from shutil import rmtree
@@ -32,11 +33,17 @@ from jobs.arguments import (
 from jobs.encode_pipeline import Job, run_pipeline
 from jobs.encode_plan import plan_encoding, plan_text
 from jobs.failures import told_plainly
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours
-from jobs.progress import RowCounter, Watch
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours
+from jobs.progress import RowCounter, Watch, duration
+from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, reject_file, require_few
 from jobs.session import ray_session
-from jobs.shards import list_windows
+from jobs.shards import Window, list_windows, readable_ids
+
+REASONS = {  # as a reader of the statistics would ask; others are an encoder's own words
+    "too_few_tokens": "  under data.min_tokens tokens",
+    "unreadable_shard": "  in a shard that cannot be read",
+}
 
 
 def recipe_of(config: Config) -> PairsRecipe:
@@ -83,7 +90,9 @@ def make_pairs(config: Config, texts: Path, out: Path, overwrite: bool = False) 
     progress = out.with_name(f".{out.name}.progress")
     run = _run_of(config, recipe, texts, corpus)
     if overwrite:
-        delete_ours(out, lambda path: path.name.startswith("split="))
+        require_ours(out, _is_split)
+        rmtree(progress, ignore_errors=True)  # first: killed in between, the next run would skip what is deleted
+        delete_ours(out, _is_split)
     _require_same_run(out, progress, recipe, run)
     if (out / SUCCESS_FILE).is_file():
         stats = loads((out / STATS_FILE).read_text(encoding="utf-8"))
@@ -104,25 +113,31 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     clock = progress / "seconds.json"
     earlier = loads(clock.read_text(encoding="utf-8")) if clock.is_file() else 0.0
     began = time.time()
-    with Watch(
-        RowCounter(out), corpus["rows"], "encoded", lambda seconds: write_json(clock, round(earlier + seconds, 2))
-    ) as watch:
+
+    def keep_time(seconds: float) -> None:
+        with suppress(OSError):  # a full disk is told where pairs are written
+            write_json(clock, round(earlier + seconds, 2))
+
+    with Watch(RowCounter(out), corpus["rows"], "encoded", keep_time) as watch:
         if windows:
             run_pipeline(job, windows, progress / "ids")
     seconds = watch.seconds
     rejects = read_rejects(out)
     splits = {folder.name.removeprefix("split="): RowCounter(folder)() for folder in sorted(out.glob("split=*"))}
     rows = sum(splits.values())
-    _require_unique(out, rows)
+    ids = _unique_ids(out, rows)
     write_json(clock, round(earlier + seconds, 2))
     require_few(rejects, len(shards), config.data.max_rejected)
-    unreadable = corpus["rows"] - sum(window.rows for window in windows if window.file not in rejects.files)
-    short = corpus["rows"] - rows - len(rejects.rows) - unreadable
+    left_out = _left_out(windows, rejects.files, ids)
     if rows == 0:
         raise ValueError(f"none of {corpus['rows']} texts has data.min_tokens ({config.data.min_tokens}) tokens")
     ready = min((float(path.name.partition("-")[0]) for path in job.started.iterdir()), default=began)
     start_up = max(0.0, ready - began)
-    dropped = {"too_few_tokens": short, "unreadable_shard": unreadable, **rejects.reasons()}
+    dropped = {
+        "too_few_tokens": left_out - len(rejects.rows),
+        "unreadable_shard": corpus["rows"] - rows - left_out,
+        **rejects.reasons(),
+    }
     stats = {
         "rows": rows,
         "splits": splits,
@@ -140,11 +155,26 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     return stats
 
 
-def _require_unique(out: Path, rows: int) -> None:
-    """Our own promise, checked at the end of each run: no id stands twice."""
+def _is_split(path: Path) -> bool:
+    return path.name.startswith("split=")
+
+
+def _unique_ids(out: Path, rows: int) -> np.ndarray:
+    """[rows] int64, the ids in `out`; our own promise is checked at the end of each run: none stands twice."""
     ids = [pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy() for file in out.rglob("*.parquet")]
-    distinct = len(np.unique(np.concatenate(ids))) if ids else 0
-    assert distinct == rows, f"{rows - distinct} ids stand twice in {out}"
+    distinct = np.unique(np.concatenate(ids)) if ids else np.zeros(0, dtype=np.int64)
+    assert len(distinct) == rows, f"{rows - len(distinct)} ids stand twice in {out}"
+    return distinct
+
+
+def _left_out(windows: list[Window], broken: dict[str, str], ids: np.ndarray) -> int:
+    """Rows that can be read and are not among the pairs, whose ids are `ids`.
+
+    What lies in a broken file may be there all the same, from a sitting before it broke.
+    """
+    if not broken:
+        return sum(window.rows for window in windows) - len(ids)
+    return int((~np.isin(readable_ids(windows, broken), ids)).sum())
 
 
 def _run_of(config: Config, recipe: PairsRecipe, texts: Path, corpus: dict[str, Any]) -> dict[str, Any]:
@@ -189,18 +219,40 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def summary(stats: dict[str, Any], out: Path) -> str:
+    """What became of all texts, as lines to read."""
+    splits = ", ".join(f"{split} {rows:,}" for split, rows in stats["splits"].items())
+    speed = f"{duration(stats['seconds'])}, {stats['samples_per_second']:,.0f}/s with start-up"
+    lines = [f"{stats['rows']:,} pairs in {out} ({splits}; {speed})"]
+    if stats["dropped"]:
+        lines.append(f"left out {sum(stats['dropped'].values()):,} of {stats['corpus']['rows']:,} texts:")
+    lines += [f"  {reason:<18} {rows:>12,}{REASONS.get(reason, '')}" for reason, rows in stats["dropped"].items()]
+    if stats["rejected_files"] or stats["dropped"].keys() - REASONS.keys():
+        lines.append(f"  named in {out / REJECTED}, each with its reason")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = job_parser(
-        "Encode shards of texts into pairs of (text, token ids, embedding). Run it again after a crash: it goes on.",
-        "example:\n  python jobs/encode.py --config configs/minilm.yaml --texts runs/my/texts --out runs/my/pairs",
+        "Encode a corpus into pairs of (text, token ids, embedding), as the config's encoder recipe says. A text is\n"
+        "cut to data.seq_len tokens first, so that its vector is that of the text which can be written again.\n\n"
+        "Stopped or crashed, the same command goes on where it was; finished, it does nothing. Texts without a vector\n"
+        "and shards that cannot be read are set aside in OUT/_rejected with the reason, and the others go on.",
+        "examples:\n"
+        "  python jobs/encode.py --config configs/minilm.yaml --texts runs/my/texts --out runs/my/pairs --dry-run\n"
+        "  python jobs/encode.py --config configs/minilm.yaml --texts runs/my/texts --out runs/my/pairs\n\n"
+        "  --set encoding.workers=4       four encoders; on GPUs one each: --set encoding.device=cuda\n"
+        "  --set data.shard_rows=1024     smaller steps: progress is shown, and kept, by this many rows",
     )
     add_config_arguments(parser)
-    parser.add_argument("--texts", required=True, metavar="DIR", help="shards that jobs/corpus.py made")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pairs")
+    parser.add_argument("--texts", required=True, metavar="DIR", help="corpus that jobs/corpus.py made")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pairs, to make or to go on with")
     parser.add_argument("--overwrite", action="store_true", help="delete the pairs in --out and make them anew")
     parser.add_argument(
-        "--dry-run", action="store_true", help="encode 200 texts, say how long all would take and how big it would be"
+        "--dry-run",
+        action="store_true",
+        help="write nothing: encode 200 of the texts, and say how long all would take and how large they would be",
     )
     arguments = parser.parse_args(argv)
     config = config_from(arguments)
@@ -213,10 +265,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(plan_text(plan_encoding(job, *read_corpus(texts))))
             return
         stats = make_pairs(config, texts, out, arguments.overwrite)
-    print(
-        f"{stats['rows']:,} pairs in {out}: {stats['splits']}, {stats['samples_per_second']}/s; dropped by reason: "
-        f"{stats['dropped']}"
-    )
+    print(summary(stats, out))
     print(f"next: python jobs/train.py --config {arguments.config} --data {out} --out {out.parent}")
 
 

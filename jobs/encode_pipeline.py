@@ -30,6 +30,7 @@ from jobs.rejects import RejectedRow, reject_file, reject_rows
 from jobs.shards import ShardSource, Window
 
 ENCODER_IDS = "encoder_ids"
+ENCODER_CPUS = 0.01  # see encoder_resources
 WRITE_CPUS = 0.25  # a write is short and mostly waits for the disk
 # Vectors are noise to a dictionary and to a compressor, but their exponents are not: these lie together in a split
 # stream. Half the time to write, a tenth to read, a tenth less to store than the defaults (docs/LOG.md).
@@ -90,10 +91,17 @@ class EncodeWindow:
         self.job = job
         self.schema = pairs_schema(job.recipe)
         encoding = job.config.encoding
-        self.encoder = open_encoder(job.recipe.encoder, device=encoding.device, settings=encoding)
+        self.mistake: ValueError | None = None
+        try:
+            self.encoder = open_encoder(job.recipe.encoder, device=encoding.device, settings=encoding)
+        except ValueError as error:
+            self.mistake = error  # raised here, Ray would tell of an actor that died and not of why
+            return
         (job.started / f"{time.time():.3f}-{os.getpid()}").touch()
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if self.mistake is not None:
+            raise self.mistake
         vectors, rejected = self._encode(table)
         whole = np.isfinite(vectors).all(axis=1)
         for row in np.flatnonzero(~whole & ~np.isin(np.arange(len(table)), list(rejected))).tolist():
@@ -128,15 +136,16 @@ class EncodeWindow:
 def encoder_resources(config: Config) -> tuple[dict[str, float], int | None]:
     """What one encoder actor reserves, and how many CPU threads it runs (None: torch's own choice).
 
-    One CPU stays for tasks and one for the checkpoint's filter: an encoder that took them would make the job wait for
-    ever (tests/jobs/test_encode_resume.py).
+    Next to no CPU, whatever it uses: when a node is lost, its encoders start anew on what is left, and if they took
+    all of it there, the tasks that feed them would wait for ever (tests/jobs/test_encode_faults.py). Not nothing: a
+    head that is given no CPUs gets no encoder either. Of 2 CPUs, tasks and the checkpoint's filter need both.
     """
     encoding = config.encoding
     if encoding.device == "cuda":
         return {"num_gpus": 1, "num_cpus": 0}, encoding.threads
     cores = int(ray.cluster_resources().get("CPU", 1))
     return (
-        {"num_cpus": min(1.0, max(0, cores - 2) / encoding.workers)},
+        {"num_cpus": ENCODER_CPUS if cores > 2 else 0},
         encoding.threads or max(1, cores // encoding.workers),
     )
 
@@ -146,6 +155,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     encoding = job.config.encoding
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # Ray's own wrapping loses what it wraps on the way to the driver
     context.memory_usage_poll_interval_s = None  # a thread in every worker, for a figure that nobody reads here
     # The traps of this pair of settings are in the docstring of tests/jobs/test_encode_resume.py.
     context.checkpoint_config = CheckpointConfig(
@@ -157,7 +167,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     share = 0.5 if cores <= 2 else 1.0
     # A tokenizer feeds an encoder that shares its cores many times over; each is a process that loads libraries first.
     slow = encoding.device == "cpu" and job.config.encoder.kind == "sentence-transformers"
-    tokenizers = encoding.tokenizers or (encoding.workers if slow else cores)
+    tokenizers = min(len(windows), encoding.tokenizers or (encoding.workers if slow else cores))
     with ray.data.DataContext.current(context):
         dataset = (
             ray.data.read_datasource(

@@ -24,9 +24,7 @@ class Trial:
     """An encoder as the job would run it, on a few rows."""
 
     def __init__(self, job: Job, threads: int | None) -> None:
-        began = time.monotonic()
         self.job, self.stage = job, EncodeWindow(job, threads)
-        self.load_seconds = time.monotonic() - began
 
     def run(self, texts: pa.Table) -> dict[str, float]:
         """Seconds for the rows, pairs that they gave, and bytes of a pair on disk."""
@@ -44,7 +42,6 @@ class Trial:
             "seconds": median(took),
             "pairs": len(pairs),
             "bytes_per_pair": sum(stored) / max(1, len(pairs)),
-            "load_seconds": self.load_seconds,
         }
 
 
@@ -61,7 +58,10 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
         raise ValueError(f"{shards[0].parent}: holds no readable row")
     resources, threads = encoder_resources(config)
     with told_plainly(job.out):
+        began = time.monotonic()
         actor = ray.remote(Trial).options(**resources).remote(job, threads)  # type: ignore[attr-defined]
+        ray.get(actor.__ray_ready__.remote())
+        start_up = time.monotonic() - began
         trial = ray.get(actor.run.remote(texts))
         ray.kill(actor)
     rows = corpus["rows"] * trial["pairs"] / len(texts)
@@ -77,8 +77,8 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
         "rows_per_second": round(speed, 1),
         "workers": config.encoding.workers,
         "device": config.encoding.device,
-        "load_seconds": round(trial["load_seconds"], 1),
-        "seconds": round(corpus["rows"] / speed + trial["load_seconds"]),
+        "start_up_seconds": round(start_up, 1),
+        "seconds": round(corpus["rows"] / speed + start_up),
     }
 
 
@@ -101,11 +101,11 @@ def plan_text(plan: dict[str, Any]) -> str:
     languages = ", ".join(f"{lang} {count:,}" for lang, count in plan["languages"].items())
     return "\n".join(
         (
-            f"texts      {plan['texts']:,} in {plan['input_files']:,} files: {languages}",
-            f"pairs      about {plan['pairs']:,} in {plan['output_files']:,} files, "
+            f"texts      {plan['texts']:,} in {plan['input_files']:,} file(s): {languages}",
+            f"pairs      about {plan['pairs']:,} in at most {plan['output_files']:,} files, "
             f"{plan['output_bytes'] / 1e6:,.1f} MB",
             f"speed      {plan['rows_per_second']:,} texts/s on {plan['workers']} {plan['device']} worker(s), from a "
-            f"trial of {plan['trial_rows']} texts; the encoder loads in {plan['load_seconds']:.0f} s",
+            f"trial of {plan['trial_rows']} texts; an encoder is ready after {plan['start_up_seconds']:.0f} s",
             f"time       about {duration(plan['seconds'])} ({plan['seconds'] / 3600:.2f} hours) on this hardware",
             "nothing was written",
         )

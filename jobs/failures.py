@@ -8,13 +8,11 @@ import ray.exceptions
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Follows what Ray wrapped around an exception of a task or an actor down to the exception itself."""
-    seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
+    """The exception of a task or an actor that Ray wrapped, and not what that one was in turn raised from."""
+    while isinstance(error, ray.exceptions.RayError):
         wrapped = getattr(error, "cause", None) or error.__cause__
         if not isinstance(wrapped, BaseException):
-            return error
+            break
         error = wrapped
     return error
 

@@ -31,4 +31,5 @@ def require_ours(out: Path, ours: Callable[[Path], bool]) -> None:
 def delete_ours(out: Path, ours: Callable[[Path], bool]) -> None:
     """Deletes what a job made, and nothing else; arguments and errors as in `require_ours`."""
     require_ours(out, ours)
+    (out / SUCCESS_FILE).unlink(missing_ok=True)  # first: killed in between, the rest would pass for the whole
     shutil.rmtree(out, ignore_errors=True)

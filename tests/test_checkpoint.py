@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embinv.checkpoint import embedding_statistics, load_checkpoint, read_checkpoint_config, save_checkpoint
-from tests.fakes import WORDS, HashEncoder, hash_spec, sentences, tiny_checkpoint, unit_vectors, word_tokenizer
+from embinv.encoders.hashing import HashEncoder
+from tests.fakes import WORDS, hash_spec, sentences, tiny_checkpoint, unit_vectors, word_tokenizer
 
 SPEC = hash_spec(16)
 

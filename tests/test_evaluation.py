@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from embinv.checkpoint import Checkpoint, load_checkpoint
+from embinv.encoders.hashing import HashEncoder
 from embinv.evaluation import DEFINITIONS, derangement, evaluate, nearest_neighbour
 from embinv.inverter import DiffusionInverter
 from embinv.report import render
 from tests.fakes import (
-    HashEncoder,
     OracleDenoiser,
     OracleModel,
     hash_spec,

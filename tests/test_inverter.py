@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from embinv.checkpoint import Checkpoint, load_checkpoint
+from embinv.encoders.hashing import HashEncoder
 from embinv.inverter import DiffusionInverter, Inversion, load_inverter
 from tests.fakes import (
-    HashEncoder,
     OracleDenoiser,
     OracleModel,
     hash_spec,

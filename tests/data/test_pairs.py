@@ -3,7 +3,8 @@ import pytest
 
 from embinv.data.pairs import batch_rows, read_pairs
 from embinv.data.vocabulary import Vocabulary
-from tests.fakes import HashEncoder, hash_spec, pairs_of, recipe_for, sentences, word_tokenizer, write_pairs
+from embinv.encoders.hashing import HashEncoder
+from tests.fakes import hash_spec, pairs_of, recipe_for, sentences, word_tokenizer, write_pairs
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from embinv.data.schema import (
     read_recipe,
     require_same_recipe,
 )
+from embinv.encoders.hashing import HashEncoder
 from embinv.encoders.spec import EncoderSpec
-from tests.fakes import HashEncoder, hash_spec, pairs_of, sentences, word_tokenizer, write_pairs
+from tests.fakes import hash_spec, pairs_of, sentences, word_tokenizer, write_pairs
 
 RECIPE = PairsRecipe(
     encoder=EncoderSpec(model="someone/encoder", revision="abc", dim=384, prompt="query: "),

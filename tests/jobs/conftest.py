@@ -129,23 +129,24 @@ def tiny_run(ray_cluster, tiny, tiny_pairs, tmp_path_factory):
 class JobProcess:
     """A job as a person starts it: a program with a process group and a Ray session of its own, on 2 CPUs."""
 
-    def __init__(self, folder, arguments):
+    def __init__(self, folder, arguments, environment=None):
         # Short, since it holds Unix sockets; and every process of this session carries it in its environment.
         self.ray_folder = Path(tempfile.mkdtemp(prefix="job", dir="/tmp"))
         self.log = folder / f"{self.ray_folder.name}.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment = kept | {
+        variables = kept | {
             "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
             "RAY_AUTH_MODE": "disabled",
             "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}',
             "RAY_TMPDIR": str(self.ray_folder),
             "RAY_USAGE_STATS_ENABLED": "0",
+            **(environment or {}),
         }
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
                 cwd=ROOT,
-                env=environment,
+                env=variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -196,11 +197,14 @@ class JobProcess:
 
 @pytest.fixture
 def start_job(tmp_path):
-    """Returns a function that starts a job, such as `start_job("jobs/encode.py", "--out", folder)`."""
+    """Returns a function that starts a job, such as `start_job("jobs/encode.py", "--out", folder)`.
+
+    `environment=` adds variables, such as those of a hub on loopback.
+    """
     started = []
 
-    def start(*arguments):
-        started.append(JobProcess(tmp_path, arguments))
+    def start(*arguments, environment=None):
+        started.append(JobProcess(tmp_path, arguments, environment))
         return started[-1]
 
     yield start

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.csv
@@ -91,6 +92,15 @@ def test_globs_folders_and_several_sources_add_up(config, tmp_path):
     assert sorted(row["text"] for row in read(tmp_path / "out")) == [TEXTS[0], TEXTS[1], TEXTS[3]]
 
 
+def test_one_glob_may_match_files_of_several_kinds(config, tmp_path):
+    as_txt(tmp_path / "a.txt")
+    as_csv(tmp_path / "b.csv")
+    as_parquet(tmp_path / "c.parquet")
+    stats = make_corpus(config(tmp_path / "*"), tmp_path / "out")
+    assert stats["rows"] == 12 and stats["read"] == 36 and stats["files"] == 3
+    assert stats["dropped"] == {"duplicate": 24}
+
+
 def test_another_column_can_hold_the_text(config, tmp_path):
     pq.write_table(pa.table({"body": TEXTS}), tmp_path / "a.parquet")
     make_corpus(config(tmp_path / "a.parquet", text_column="body"), tmp_path / "out")
@@ -168,6 +178,76 @@ def test_a_finished_folder_is_not_made_again_and_holds_one_corpus(config, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+def test_overwrite_keeps_the_old_corpus_until_the_new_one_is_whole(config, tmp_path):
+    as_txt(tmp_path / "a.txt")
+    out = tmp_path / "out"
+    make_corpus(config(tmp_path / "a.txt"), out)
+    with pytest.raises(ValueError, match="no such file"):
+        make_corpus(config(tmp_path / "gone.txt"), out, overwrite=True)
+    assert len(read(out)) == 12
+    (out / "thesis.doc").touch()
+    with pytest.raises(ValueError, match=r"--overwrite would delete .* did not make thesis\.doc"):
+        make_corpus(config(tmp_path / "a.txt", rows=3), out, overwrite=True)
+    (out / "thesis.doc").unlink()
+    assert make_corpus(config(tmp_path / "a.txt", rows=3), out, overwrite=True)["rows"] == len(read(out)) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_whatever_ends_a_run_nothing_is_left_of_it(config, tmp_path, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    as_txt(tmp_path / "a.txt")
+    monkeypatch.setattr("jobs.corpus.write_shards", fails)
+    with pytest.raises(error):
+        make_corpus(config(tmp_path / "a.txt"), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_rows_of_one_seed_lie_in_one_shuffled_order_however_they_came(config, tmp_path):
+    german = [f"Das Paket Nummer {n} hat die Stadt Hollfeld heute frueh verlassen." for n in range(40)]
+    english = [f"The parcel number {n} left the town of Hollfeld this morning." for n in range(40)]
+    pq.write_table(pa.table({"text": german + english, "lang": ["de"] * 40 + ["en"] * 40}), tmp_path / "a.parquet")
+    for part in range(4):
+        table = pa.table({"text": english + german, "lang": ["en"] * 40 + ["de"] * 40})
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        pq.write_table(table.slice(part * 20, 20), tmp_path / "parts" / f"{part}.parquet")
+
+    def order(name, source, **data):
+        make_corpus(config(tmp_path / source, **data), tmp_path / name)
+        return [(row["id"], row["lang"]) for row in read(tmp_path / name)]
+
+    first = order("out1", "a.parquet")
+    assert first == order("out2", "parts", shard_rows=7)
+    assert first != order("out3", "a.parquet", seed=1)
+    changes = sum(one != other for (_, one), (_, other) in pairwise(first))
+    assert 20 < changes < 60  # of two languages at random about every second row
+
+
+def test_near_copies_go_whichever_file_and_block_they_lie_in(config, tmp_path):
+    long = "The committee will meet on Thursday at noon in the old library to settle the budget of the coming year"
+    near = [f"{long}.", f"{long.upper()} !", long.replace("Thursday", "thursdays"), f"{long} again"]
+    for number, text in enumerate(near):
+        (tmp_path / f"{number}.txt").write_text("\n".join([text, TEXTS[number]]))
+    source = tmp_path / "*.txt"
+    stats = make_corpus(config(source, near_duplicates=0.8), tmp_path / "out")
+    texts = [row["text"] for row in read(tmp_path / "out")]
+    assert sum(text in near for text in texts) == 1
+    assert stats["read"] == 8 and stats["rows"] + sum(stats["dropped"].values()) == 8
+    assert stats["dropped"]["near_duplicate"] >= 3 and "duplicate" not in stats["dropped"]
+    assert make_corpus(config(source), tmp_path / "all")["rows"] == 8  # none of them is an exact copy
+
+
+def test_texts_in_another_language_than_their_own_go_if_asked(config, tmp_path):
+    french = "Le comité se réunira jeudi à midi dans l'ancienne bibliothèque pour discuter du budget."
+    table = pa.table({"text": [TEXTS[0], french, french + " Merci."], "lang": ["en", "en", "fr"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    stats = make_corpus(config(tmp_path / "a.parquet", language_check=True), tmp_path / "out")
+    assert stats["dropped"] == {"language_mismatch": 1} and stats["languages"] == {"en": 1, "fr": 1}
+    assert make_corpus(config(tmp_path / "a.parquet"), tmp_path / "all")["rows"] == 3
+
+
 def write_corrupt(folder):
     as_parquet(folder / "a.parquet")
     whole = (folder / "a.parquet").read_bytes()
@@ -187,9 +267,12 @@ def write_latin1(folder):
 
 
 BROKEN = {
-    "nothing there": (lambda folder: None, "none*.txt", "no such file, folder or glob"),
-    "an unknown kind": (lambda folder: (folder / "a.docx").touch(), "a.docx", r"one kind of \.parquet.*\.docx"),
-    "two kinds": (lambda folder: (as_txt(folder / "a.txt"), as_csv(folder / "b.csv")), "*", "one kind of"),
+    "nothing there": (lambda folder: None, "none*.txt", r"none\*\.txt: matches no file; .*sources holds nothing"),
+    "an unknown kind": (
+        lambda folder: (folder / "a.docx").touch(),
+        "a.docx",
+        r"a\.docx is of no known kind; .*\.parquet",
+    ),
     "no text column": (
         lambda folder: pq.write_table(pa.table({"body": TEXTS}), folder / "a.parquet"),
         "a.parquet",
@@ -197,10 +280,15 @@ BROKEN = {
     ),
     "nothing left": (lambda folder: (folder / "a.txt").write_text("short\n"), "a.txt", "none of 1 texts is left"),
     "an empty text file": (lambda folder: (folder / "a.txt").touch(), "a.txt", "none of 0 texts is left"),
-    "an empty JSONL file": (lambda folder: (folder / "a.jsonl").touch(), "a.jsonl", "no column 'text', it has none"),
+    "an empty JSONL file": (lambda folder: (folder / "a.jsonl").touch(), "a.jsonl", "none of 0 texts is left"),
     "a cut Parquet file": (write_corrupt, "*.parquet", "cannot be read"),
     "corrupt data": (write_late_corruption, "a.parquet", "cannot be read"),
     "another encoding": (write_latin1, "a.txt", "cannot be read"),
+    "a dataset in no store": (
+        lambda folder: None,
+        "ftp://host/a.txt",
+        r"ftp:// is not known; give a local path or one",
+    ),
     "half a JSON": (lambda folder: (folder / "a.jsonl").write_text('{"text": "half'), "a.jsonl", "cannot be read"),
 }
 
@@ -211,7 +299,7 @@ def test_a_broken_source_is_named_and_leaves_nothing_behind(config, tmp_path, wr
     folder.mkdir()
     write(folder)
     with pytest.raises(ValueError, match=sentence) as caught:
-        make_corpus(config(folder / source), tmp_path / "out")
+        make_corpus(config(source if "://" in source else folder / source), tmp_path / "out")
     assert "Traceback" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 
@@ -243,7 +331,28 @@ def test_the_command_line_takes_all_rows_of_a_source_that_it_names(tmp_path, cap
     command = ["--config", "configs/minilm.yaml", "--texts", str(tmp_path / "a.txt"), "--out", str(out)]
     main(command)
     shown = capsys.readouterr().out
-    assert "12 texts in" in shown and "next: python jobs/encode.py" in shown
+    assert f"12 texts in {out} (und 12; " in shown and "next: python jobs/encode.py" in shown
     assert json.loads((out / "_stats.json").read_text())["data"]["rows"] is None
     main([*command[:-1], str(tmp_path / "few"), "--rows", "3"])
     assert len(read(tmp_path / "few")) == 3
+
+
+def test_the_end_says_what_became_of_every_row(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("\n".join([*TEXTS, TEXTS[0], "too short"]))
+    out = str(tmp_path / "out")
+    main(["--config", "configs/minilm.yaml", "--texts", str(tmp_path / "a.txt"), "--rows", "5", "--out", out])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "read 14 texts of 1 file(s), 5 stay" in shown and "dropped 9 of 14 that were read:" in shown
+    assert "over_quota 7 read, and more than" in shown
+    assert "duplicate 1 the same text" in shown and "too_short 1 under data.min_chars" in shown
+
+
+def test_a_dry_run_shows_the_work_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("\n".join([*TEXTS, "too short", "too short", "too short"]))
+    out = tmp_path / "out"
+    texts = ["--texts", str(tmp_path / "a.txt")]
+    main(["--config", "configs/minilm.yaml", *texts, "--dry-run", "--out", str(out)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "by row 80% of 15 ~15 ~1 1 0.0 MB ~12 ~0.0 MB" in shown
+    assert "in all about 12 rows, 0.0 MB, and 0 s of work on 1 of" in shown and "nothing was written" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

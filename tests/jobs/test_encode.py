@@ -22,7 +22,7 @@ from embinv.data.pairs import read_pairs
 from embinv.data.schema import matrix, pairs_schema, read_recipe
 from embinv.data.split import assign_split
 from embinv.encoders.base import open_encoder
-from jobs.encode import make_pairs, recipe_of
+from jobs.encode import make_pairs, recipe_of, summary
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -207,3 +207,26 @@ def test_texts_that_are_all_too_short_are_a_mistake(config, tmp_path, write_text
     pq.write_table(table.slice(1), tmp_path / "texts" / "part-00000.parquet")
     with pytest.raises(ValueError, match=r"data\.min_tokens \(8\)"):
         make_pairs(config, tmp_path / "texts", tmp_path / "pairs")
+
+
+def test_the_last_lines_say_what_there_is_and_what_was_left_out():
+    stats = {
+        "rows": 2874,
+        "splits": {"test": 156, "train": 2646, "validation": 72},
+        "seconds": 20.9,
+        "samples_per_second": 1237.4,
+        "dropped": {"too_few_tokens": 1126},
+        "rejected_files": {},
+        "corpus": {"rows": 4000},
+    }
+    assert summary(stats, Path("/o")).splitlines() == [
+        "2,874 pairs in /o (test 156, train 2,646, validation 72; 21 s, 1,237/s with start-up)",
+        "left out 1,126 of 4,000 texts:",
+        "  too_few_tokens            1,126  under data.min_tokens tokens",
+    ]
+    some = stats | {"dropped": {"400 This input is not for me.": 2}}
+    assert summary(some, Path("/o")).splitlines()[2:] == [
+        "  400 This input is not for me.            2",
+        "  named in /o/_rejected, each with its reason",
+    ]
+    assert summary(stats | {"dropped": {}}, Path("/o")).count("\n") == 0

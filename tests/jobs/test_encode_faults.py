@@ -5,8 +5,9 @@ text once, with its own token ids and vector. tests/jobs/test_encode_resume.py i
 """
 
 import json
-import signal
+import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -19,7 +20,7 @@ from embinv.data.alignment import TextTokenizer, align
 from embinv.data.schema import matrix
 from embinv.encoders.base import open_encoder
 from jobs.arguments import run_job
-from jobs.shards import SHARD_PARQUET, TEXT_SCHEMA, Window, list_windows, read_window
+from jobs.shards import SHARD_PARQUET, TEXT_SCHEMA, list_windows, read_window
 
 HASH = (
     "encoder.kind=hash",
@@ -115,17 +116,237 @@ def test_a_run_outlives_its_driver_and_then_its_encoder(start_job, write_texts, 
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_run_outlives_one_of_two_nodes(start_job, write_texts, minilm, tmp_path):
-    """What is left has 2 CPUs, and both encoders must find a place on it beside the tasks."""
+    """What is left has 2 CPUs, where both encoders find a place beside the tasks that feed them."""
     texts, out, rows = tmp_path / "texts", tmp_path / "pairs", 6000
     written = write_texts(texts, rows)
     settings = (*HASH, "data.shard_rows=32", "encoding.workers=2")
     job = start_job("-c", TWO_NODES, tmp_path / "raylet", *arguments(texts, out, *settings))
     job.until(lambda: committed(out) >= rows // 3)
     raylet = psutil.Process(int((tmp_path / "raylet").read_text()))
-    [lost] = [encoder for encoder in encoders(job) if encoder.ppid() == raylet.pid]
+    assert sum(encoder.ppid() == raylet.pid for encoder in encoders(job)) == 1
     assert committed(out) < rows
-    raylet.kill()
-    assert psutil.wait_procs([lost], timeout=30)[1] == []  # its workers die with it
+    raylet.kill()  # its workers end when they notice
     code, output = job.finish()
     assert code == 0, output
     require_exactly(written, out, minilm(*settings))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB, and a function that sets its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_full_disk_ends_a_run_in_a_sentence_and_space_lets_it_go_on(
+    start_job, write_texts, minilm, tmp_path, small_disk
+):
+    """Full before the first byte, then full in the middle, then large enough."""
+    disk, resize = small_disk
+    texts, out = tmp_path / "texts", disk / "pairs"
+    written = write_texts(texts, 4000)
+    settings = (*HASH, "data.shard_rows=256")
+    command = ["jobs/encode.py", *arguments(texts, out, *settings)]
+
+    ballast = disk / "ballast"
+    with pytest.raises(OSError, match="No space left"), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    full_disk_is_told(start_job(*command), out)
+    assert list(out.rglob("*.parquet")) == []
+
+    ballast.unlink()
+    full_disk_is_told(start_job(*command), out)
+    before = committed(out)
+    assert 0 < before < len(written)
+    assert not (out / "_SUCCESS").exists()
+
+    resize("64m")
+    code, output = start_job(*command).finish()
+    assert code == 0, output
+    assert f"going on: {before:,} of" in output
+    require_exactly(written, out, minilm(*settings))
+
+
+def full_disk_is_told(job, out):
+    code, output = job.finish()
+    assert code == 2, output
+    last = output.strip().splitlines()[-1]
+    assert last.startswith(f"error: {out}: cannot be written") and "No space left on device" in last
+    assert last.endswith("free some space and run the same command again, which goes on from what is done")
+    assert "Traceback" not in output
+
+
+ROWS, SHARDS = 600, 12
+ANOTHER_RUN = {
+    "data.seq_len=24": "seq_len: 16 != 24",
+    "encoder.dim=128": "encoder.dim: 384 != 128",
+    "data.min_tokens=9": "data.min_tokens = 5, not 9",
+}
+
+
+def run(*given):
+    """jobs/encode.py over its command line, in this process; returns its exit code."""
+    try:
+        run_job(lambda: jobs.encode.main(list(given)))
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def rewrite(texts):
+    """As jobs/corpus.py writes shards, with checksums."""
+    for shard in sorted(texts.glob("*.parquet")):
+        pq.write_table(pq.read_table(shard), shard, **SHARD_PARQUET)
+
+
+def flip(shard, column, seed=0):
+    """Flips one bit in the pages of a column."""
+    place = pq.read_metadata(shard).row_group(0).column(TEXT_SCHEMA.names.index(column))
+    start = place.dictionary_page_offset or place.data_page_offset
+    content = bytearray(shard.read_bytes())
+    rng = np.random.default_rng(seed)
+    content[start + int(rng.integers(place.total_compressed_size))] ^= 1 << int(rng.integers(8))
+    shard.write_bytes(content)
+
+
+def truncate(shard):
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+
+
+@pytest.fixture
+def corpus(write_texts, tmp_path):
+    """A corpus of 12 shards: its folder, the shards, and its texts by shard."""
+    texts = tmp_path / "texts"
+    written = list(write_texts(texts, ROWS, shard_rows=ROWS // SHARDS).items())
+    rewrite(texts)
+    shards = sorted(texts.glob("*.parquet"))
+    return texts, shards, [dict(written[i : i + ROWS // SHARDS]) for i in range(0, ROWS, ROWS // SHARDS)]
+
+
+def whole(parts):
+    return {name: text for part in parts for name, text in part.items()}
+
+
+@pytest.mark.parametrize("column", TEXT_SCHEMA.names)
+def test_no_flipped_bit_is_read_as_another_text(corpus, column):
+    """Of a shard as jobs/corpus.py writes it, whichever bit it is: the same rows come out, or none and a reason."""
+    _, shards, _ = corpus
+    content, [window] = shards[0].read_bytes(), list_windows([shards[0]], ROWS, pytest.fail)
+    [expected] = read_window(window, pytest.fail)
+    noticed = 0
+    for seed in range(60):
+        shards[0].write_bytes(content)
+        flip(shards[0], column, seed)
+        rejected = {}
+        [table] = read_window(window, rejected.__setitem__)
+        assert len(table) == 0 if rejected else table.equals(expected)
+        noticed += len(rejected)
+    assert noticed >= 50
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_broken_shards_are_set_aside_by_name_and_the_job_goes_on(corpus, minilm, tmp_path):
+    texts, shards, parts = corpus
+    out = tmp_path / "pairs"
+    flip(shards[3], "text", seed=4)
+    truncate(shards[7])
+    settings = (*HASH, "data.max_rejected=0.2")
+    assert run(*arguments(texts, out, *settings)) == 0
+    kept = [part for number, part in enumerate(parts) if number not in (3, 7)]
+    stats = require_exactly(whole(kept), out, minilm(*settings))
+    assert stats["dropped"]["unreadable_shard"] == 2 * ROWS // SHARDS
+    assert stats["rows"] + sum(stats["dropped"].values()) == ROWS
+    notes = [json.loads(note.read_text()) for note in (out / "_rejected").glob("*.json")]
+    assert {note["file"]: note["reason"] for note in notes} == stats["rejected_files"]
+    assert set(stats["rejected_files"]) == {str(shards[3]), str(shards[7])}
+    assert "CRC checksum" in stats["rejected_files"][str(shards[3])]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_too_many_broken_shards_end_a_run_and_the_next_does_what_is_missing(corpus, minilm, tmp_path, capsys):
+    texts, shards, parts = corpus
+    out = tmp_path / "pairs"
+    content = shards[3].read_bytes()
+    flip(shards[3], "text", seed=4)
+    command = arguments(texts, out, *HASH, "data.max_rejected=0.01")
+    assert run(*command) == 2
+    told = capsys.readouterr().err
+    assert f"1 of {SHARDS} input files cannot be read, more than data.max_rejected (0.01)" in told
+    assert str(shards[3]) in told
+    assert not (out / "_SUCCESS").exists() and not (out / "_stats.json").exists()
+    before = committed(out)
+    assert before > 0
+
+    require_other_runs_refused(texts, out, capsys)
+
+    shards[3].write_bytes(content)
+    truncate(shards[9])  # its pairs are there already
+    assert run(*arguments(texts, out, *HASH, "data.max_rejected=0.1")) == 0
+    assert f"going on: {before:,} of {ROWS:,}" in capsys.readouterr().out
+    stats = require_exactly(whole(parts), out, minilm(*HASH))
+    assert list(stats["rejected_files"]) == [str(shards[9])]
+    assert "unreadable_shard" not in stats["dropped"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_finished_folder_changes_only_on_demand(corpus, minilm, tmp_path, capsys, monkeypatch):
+    texts, _, parts = corpus
+    out = tmp_path / "pairs"
+    assert run(*arguments(texts, out, *HASH)) == 0
+    require_other_runs_refused(texts, out, capsys)
+
+    before = tree(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.encode, "run_pipeline", lambda *_: pytest.fail("an encoder is started"))
+        assert run(*arguments(texts, out, *HASH)) == 0
+    assert f"{out}: all done before, {ROWS} pairs" in capsys.readouterr().out
+    assert tree(out) == before
+
+    anew = [*arguments(texts, out, *HASH, "data.seq_len=24"), "--overwrite"]
+    (out / "thesis.doc").touch()
+    before = tree(out)
+    assert run(*anew) == 2
+    assert "this job did not make thesis.doc" in capsys.readouterr().err
+    assert tree(out) == before
+
+    (out / "thesis.doc").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.outputs.shutil.rmtree", interrupted)
+        assert run(*anew) == 130
+    assert run(*arguments(texts, out, *HASH)) == 2  # what is left does not pass for the whole
+    assert run(*anew) == 0
+    require_exactly(whole(parts), out, minilm(*HASH, "data.seq_len=24"))
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def tree(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def require_other_runs_refused(texts, out, capsys):
+    """With the field that differs, and nothing is touched."""
+    before = tree(out.parent)
+    for setting, told in ANOTHER_RUN.items():
+        assert run(*arguments(texts, out, *HASH, setting)) == 2
+        assert told in capsys.readouterr().err
+    assert tree(out.parent) == before
+    elsewhere = Path(shutil.copytree(texts, texts.with_name("elsewhere"), dirs_exist_ok=True))
+    assert run(*arguments(elsewhere, out, *HASH)) == 2
+    assert f"texts = '{texts}', not '{elsewhere}'" in capsys.readouterr().err
+    assert tree(out) == {path: time for path, time in before.items() if out in path.parents}

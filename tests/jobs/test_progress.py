@@ -131,7 +131,9 @@ def test_a_log_gets_lines_with_rows_speed_and_time_left(capsys, often):
     lines = lines_of(capsys, Watch(lambda: int((time.monotonic() - began) * 10_000), 20_000, "encoded", float))
     assert len(lines) >= 2
     for line in lines:
-        rows, speed, left = re.fullmatch(r"encoded ([\d,]+) of 20,000 texts \(([\d,]+)/s, (\d+) s left\)", line).groups()
+        rows, speed, left = re.fullmatch(
+            r"encoded ([\d,]+) of 20,000 texts \(([\d,]+)/s, (\d+) s left\)", line
+        ).groups()
         assert 7_000 < int(speed.replace(",", "")) < 13_000
         assert abs(int(left) - (20_000 - int(rows.replace(",", ""))) / 10_000) < 1.1
 
@@ -209,4 +211,6 @@ def test_output_to_a_file_gets_lines_and_no_bar(tmp_path):
     first, *lines, last = done.stdout.splitlines()
     assert (first, last) == ("going on: 40 of 250 texts are encoded", "all done")
     assert len(lines) >= 3
-    assert all(re.fullmatch(r"encoded \d+ of 250 texts \((no new ones yet|\d+/s, \d+ s left)\)", line) for line in lines)
+    assert all(
+        re.fullmatch(r"encoded \d+ of 250 texts \((no new ones yet|\d+/s, \d+ s left)\)", line) for line in lines
+    )

@@ -76,7 +76,9 @@ def test_as_many_files_as_are_allowed_may_be_unreadable(bad, files, allowed):
 @pytest.mark.parametrize(("bad", "files", "allowed"), [(1, 1, 0.0), (2, 10, 0.1), (1, 9, 0.1)])
 def test_more_end_the_job_with_each_file_its_reason_and_the_fix(bad, files, allowed):
     rejects = Rejects({f"/data/{i}.parquet": f"reason {i}" for i in range(bad)}, {})
-    with pytest.raises(ValueError, match=rf"{bad} of {files} input files .* data\.max_rejected \({allowed:g}\)") as caught:
+    with pytest.raises(
+        ValueError, match=rf"{bad} of {files} input files .* data\.max_rejected \({allowed:g}\)"
+    ) as caught:
         require_few(rejects, files, allowed)
     for i in range(bad):
         assert f"/data/{i}.parquet (reason {i})" in str(caught.value)

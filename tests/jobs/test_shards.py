@@ -137,4 +137,4 @@ def test_each_window_is_one_read_task_that_travels(tmp_path):
     found = [table for task in tasks for table in pickle.loads(pickle.dumps(task))()]  # noqa: S301
     assert np.concatenate([table["id"] for table in found]).tolist() == list(range(24))
     assert [len(table) for table in found] == [10, 10, 4]
-    assert [task.metadata.input_files for task in tasks] == [[str(shard)]] * 3
+    assert [task.metadata.input_files for task in tasks] == [(str(shard),)] * 3

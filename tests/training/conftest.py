@@ -7,12 +7,13 @@ import torch
 
 from embinv.data.alignment import TextTokenizer
 from embinv.data.pairs import Pairs
+from embinv.encoders.hashing import HashEncoder
 from embinv.models.mdlm import ConditionalMDLM, ModelSettings
 from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine
 from embinv.training.loop import TokenIds
 from embinv.training.optimizer import build_optimizer
-from tests.fakes import HashEncoder, hash_spec, pairs_of, sentences, word_tokenizer
+from tests.fakes import hash_spec, pairs_of, sentences, word_tokenizer
 
 DIM, LENGTH = 16, 8
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from embinv.encoders.hashing import HashEncoder
 from embinv.training.settings import TrainingSettings
 from embinv.training.validation import PARTIAL_MASKS, validate
-from tests.fakes import WORDS, ContextDenoiser, HashEncoder, OracleDenoiser, hash_spec, pairs_of
+from tests.fakes import WORDS, ContextDenoiser, OracleDenoiser, hash_spec, pairs_of
 
 
 class Share:
