@@ -26,22 +26,26 @@ class Trial:
     def __init__(self, job: Job, threads: int | None) -> None:
         self.job, self.stage = job, EncodeWindow(job, threads)
 
-    def run(self, texts: pa.Table) -> dict[str, float]:
-        """Seconds for the rows, pairs that they gave, and bytes of a pair on disk."""
+    def run(self, window: pa.Table) -> dict[str, float]:
+        """Encodes the first TRIAL_ROWS rows of a window.
+
+        Returns:
+            seconds that they took; and of the whole window, whose other vectors need not be known for it, the share of
+            rows that become pairs, and the bytes of a pair on disk.
+        """
+        texts = window.slice(0, TRIAL_ROWS)
         pairs = self.stage(align_and_tokenize(texts, self.job))  # the first pass is slower than those that follow
         took: list[float] = []
         while sum(took) < TRIAL_SECONDS:
             began = time.monotonic()
             self.stage(align_and_tokenize(texts, self.job))
             took.append(time.monotonic() - began)
-        sink = pa.BufferOutputStream()
-        pq.write_table(pairs.drop_columns(["split"]), sink, **PARQUET)
-        footer = pq.read_metadata(pa.BufferReader(sink.getvalue()))
-        stored = [footer.row_group(0).column(i).total_compressed_size for i in range(footer.num_columns)]
+        aligned = align_and_tokenize(window, self.job)
+        texts_alone = aligned.select(["id", "text", "lang", "token_ids"])
         return {
             "seconds": median(took),
-            "pairs": len(pairs),
-            "bytes_per_pair": sum(stored) / max(1, len(pairs)),
+            "share": len(aligned) / len(window),
+            "bytes_per_pair": _stored(texts_alone) + _stored(pairs.select(["embedding"])),
         }
 
 
@@ -53,7 +57,7 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
     """
     config = job.config
     windows = list_windows(shards, config.data.shard_rows, lambda file, reason: None)
-    texts = _sample(shards, config.data.seed)
+    texts = _sample(shards, max((window.rows for window in windows), default=0), config.data.seed)
     if len(texts) == 0:
         raise ValueError(f"{shards[0].parent}: holds no readable row")
     resources, threads = encoder_resources(config)
@@ -64,8 +68,9 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
         start_up = time.monotonic() - began
         trial = ray.get(actor.run.remote(texts))
         ray.kill(actor)
-    rows = corpus["rows"] * trial["pairs"] / len(texts)
-    speed = len(texts) / trial["seconds"] * config.encoding.workers
+    rows = corpus["rows"] * trial["share"]
+    trial_rows = min(TRIAL_ROWS, len(texts))
+    speed = trial_rows / trial["seconds"] * config.encoding.workers
     return {
         "languages": corpus["languages"],
         "texts": corpus["rows"],
@@ -73,7 +78,7 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
         "input_files": len(shards),
         "output_files": len(windows) * len(SPLITS),
         "output_bytes": round(rows * trial["bytes_per_pair"]),
-        "trial_rows": len(texts),
+        "trial_rows": trial_rows,
         "rows_per_second": round(speed, 1),
         "workers": config.encoding.workers,
         "device": config.encoding.device,
@@ -82,8 +87,24 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
     }
 
 
-def _sample(shards: list[Path], seed: int) -> pa.Table:
-    """TRIAL_ROWS rows from a few shards, chosen by a seed."""
+def _stored(table: pa.Table) -> float:
+    """Bytes of a row in a Parquet file as the job writes it, without the footer."""
+    sink = pa.BufferOutputStream()
+    encodings = {name: PARQUET[name] for name in ("use_dictionary", "use_byte_stream_split", "write_statistics")}
+    leaves = {
+        name: [leaf for leaf in wanted if leaf.split(".")[0] in table.column_names]
+        for name, wanted in encodings.items()
+    }
+    pq.write_table(table, sink, **PARQUET | leaves)
+    footer = pq.read_metadata(pa.BufferReader(sink.getvalue()))
+    stored = [
+        footer.row_group(0).column(i).total_compressed_size for i in range(footer.num_columns if len(table) else 0)
+    ]
+    return sum(stored) / max(1, len(table))
+
+
+def _sample(shards: list[Path], rows: int, seed: int) -> pa.Table:
+    """Rows from a few shards, chosen and put in order by a seed, as many as a window has."""
     rng = np.random.default_rng(seed)
     chosen = [shards[i] for i in rng.permutation(len(shards))[:8]]
     parts = []
@@ -92,8 +113,9 @@ def _sample(shards: list[Path], seed: int) -> pa.Table:
             table = pq.read_table(shard, columns=TEXT_SCHEMA.names, partitioning=None).cast(TEXT_SCHEMA)
         except (pa.ArrowException, OSError):
             continue  # the job itself sets it aside and says so
-        parts.append(table.take(rng.permutation(len(table))[: -(-TRIAL_ROWS // len(chosen))]))
-    return pa.concat_tables(parts).slice(0, TRIAL_ROWS) if parts else TEXT_SCHEMA.empty_table()
+        parts.append(table.take(rng.permutation(len(table))[: -(-max(rows, TRIAL_ROWS) // len(chosen))]))
+    found = pa.concat_tables(parts) if parts else TEXT_SCHEMA.empty_table()
+    return found.take(rng.permutation(len(found)))
 
 
 def plan_text(plan: dict[str, Any]) -> str:

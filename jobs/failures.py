@@ -36,7 +36,7 @@ def told_plainly(where: object) -> Iterator[None]:
             way_out = "free some space" if full else "check the disk and its permissions"
             raise ValueError(
                 f"{where}: cannot be written ({str(cause).strip().splitlines()[0]}); {way_out} and run the same "
-                "command again, which goes on from what is done"
+                "command again"
             ) from error
         if isinstance(cause, ValueError):
             raise ValueError(str(cause).splitlines()[0]) from error  # Ray Data adds lines about retries

@@ -192,7 +192,7 @@ def on_disk(ray_cluster, minilm, write_texts, tmp_path_factory):
 
 
 def test_a_file_is_one_split_of_one_window_in_one_row_group(on_disk):
-    config, out, stats, texts = on_disk
+    _, out, stats, texts = on_disk
     window_of = {identity: row // WINDOW for row, identity in enumerate(texts)}
     files = sorted(out.rglob("*.parquet"))
     found = [
@@ -206,7 +206,7 @@ def test_a_file_is_one_split_of_one_window_in_one_row_group(on_disk):
 
 
 def test_vectors_are_float16_lists_of_fixed_size_in_zstd(on_disk):
-    config, out, _, _ = on_disk
+    _, out, _, _ = on_disk
     for file in out.rglob("*.parquet"):
         schema, footer = pq.read_schema(file), pq.read_metadata(file)
         assert schema.field("embedding").type == pa.list_(pa.field("element", pa.float16()), 384)
@@ -225,7 +225,7 @@ def test_every_file_and_row_group_carries_the_recipe(on_disk):
 
 
 def test_how_many_workers_encode_plays_no_part_in_the_pairs(on_disk, minilm):
-    config, out, stats, _ = on_disk
+    _, out, stats, _ = on_disk
     alone = minilm(*SETTINGS, *HASHED)
     again = make_pairs(alone, out.with_name("texts"), out.with_name("alone"))
     assert (again["rows"], again["splits"]) == (stats["rows"], stats["splits"])

@@ -86,4 +86,4 @@ def test_more_end_the_job_with_each_file_its_reason_and_the_fix(bad, files, allo
 
 
 def test_rejected_rows_do_not_count_as_files():
-    require_few(Rejects({}, {i: "no" for i in range(100)}), 1, 0.0)
+    require_few(Rejects({}, dict.fromkeys(range(100), "no")), 1, 0.0)

@@ -75,7 +75,7 @@ def test_a_damaged_file_is_noted_once_however_often_it_is_read(tmp_path, folder)
 
 
 def test_a_dropped_row_says_why_and_keeps_no_text():
-    texts = [GOOD[0], "", "short", "x" * 501, "Ein Text, der hier nicht sein soll."]
+    texts = [GOOD[0], "", "short", "x" * 501, "Ein Text, der hier nicht sein soll."]  # typos: ignore-line
     table = pa.table({"text": texts, "lang": ["en", "en", "en", "en", "de"]})
     cleaned = clean(table, DataSettings(languages=["en"]))
     assert cleaned["dropped"].to_pylist() == [None, "empty", "too_short", "too_long", "language_de"]
