@@ -34,9 +34,9 @@ def told_plainly(where: object) -> Iterator[None]:
         if isinstance(cause, OSError):
             full = cause.errno == errno.ENOSPC or "No space left on device" in str(cause)
             way_out = "free some space" if full else "check the disk and its permissions"
+            what = (cause.strerror or str(cause)).strip().splitlines()[0]  # Ray Data puts lines where a file is named
             raise ValueError(
-                f"{where}: cannot be written ({str(cause).strip().splitlines()[0]}); {way_out} and run the same "
-                "command again"
+                f"{where}: cannot be written ({what}); {way_out} and run the same command again"
             ) from error
         if isinstance(cause, ValueError):
             raise ValueError(str(cause).splitlines()[0]) from error  # Ray Data adds lines about retries

@@ -206,10 +206,7 @@ def test_whatever_ends_a_run_nothing_is_left_of_it(config, tmp_path, monkeypatch
 
 
 def test_rows_of_one_seed_lie_in_one_shuffled_order_however_they_came(config, tmp_path):
-    german = [
-        f"Das Paket Nummer {n} hat die Stadt Hollfeld heute frueh verlassen."
-        for n in range(40)  # typos: ignore-line
-    ]  # typos: ignore-line
+    german = [f"Die Sendung Nummer {n} hat die Stadt Hollfeld heute morgen verlassen." for n in range(40)]
     english = [f"The parcel number {n} left the town of Hollfeld this morning." for n in range(40)]
     pq.write_table(pa.table({"text": german + english, "lang": ["de"] * 40 + ["en"] * 40}), tmp_path / "a.parquet")
     for part in range(4):

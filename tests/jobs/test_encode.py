@@ -230,3 +230,17 @@ def test_the_last_lines_say_what_there_is_and_what_was_left_out():
         "  named in /o/_rejected, each with its reason",
     ]
     assert summary(stats | {"dropped": {}}, Path("/o")).count("\n") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pairs_can_be_trained_on_and_their_files_inverted(made, tiny, tmp_path):
+    from embinv.cli import main
+    from jobs.train import train
+
+    settings = tiny("data.min_tokens=8", "training.max_steps=2", "training.validations=1")
+    train(settings, made.out, tmp_path / "run", resume=False)
+    file = min((made.out / "split=test").glob("*.parquet"))
+    recovered, checkpoint = tmp_path / "texts.parquet", tmp_path / "run" / "checkpoint"
+    main(["invert", "--checkpoint", str(checkpoint), "--vectors", str(file), "--out", str(recovered)])
+    assert pq.read_table(recovered)["id"].equals(pq.read_table(file, partitioning=None)["id"])
