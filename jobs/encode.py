@@ -30,7 +30,7 @@ from jobs.arguments import (
     run_job,
     write_json,
 )
-from jobs.encode_pipeline import Job, run_pipeline
+from jobs.encode_pipeline import Job, discard_uncommitted, run_pipeline
 from jobs.encode_plan import plan_encoding, plan_text
 from jobs.failures import told_plainly
 from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours
@@ -109,6 +109,7 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     write_json(progress / "run.json", run)  # before anything lies in `out`, or that would be taken for a stranger's
     keep_settings(config, out, "encode")
     clear(out)
+    discard_uncommitted(out, progress / "ids")
     windows = list_windows(shards, config.data.shard_rows, lambda file, reason: reject_file(out, file, reason))
     clock = progress / "seconds.json"
     earlier = loads(clock.read_text(encoding="utf-8")) if clock.is_file() else 0.0

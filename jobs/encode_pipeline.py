@@ -97,6 +97,7 @@ class EncodeWindow:
         except ValueError as error:
             self.mistake = error  # raised here, Ray would tell of an actor that died and not of why
             return
+        job.started.mkdir(parents=True, exist_ok=True)  # in a dry run, a folder of the driver's machine
         (job.started / f"{time.time():.3f}-{os.getpid()}").touch()
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -148,6 +149,17 @@ def encoder_resources(config: Config) -> tuple[dict[str, float], int | None]:
         {"num_cpus": ENCODER_CPUS if cores > 2 else 0},
         encoding.threads or max(1, cores // encoding.workers),
     )
+
+
+def discard_uncommitted(out: Path, done_ids: Path) -> None:
+    """Deletes the files of writes that were cut short, so that nobody counts their rows.
+
+    Ray Data would do it too, when the pipeline starts: `X.pending.parquet` in `done_ids` says that files X* in `out`
+    do not count.
+    """
+    for note in done_ids.glob("*.pending.parquet"):
+        for file in out.rglob(f"{note.name.removesuffix('.pending.parquet')}*"):
+            file.unlink()
 
 
 def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:

@@ -73,14 +73,15 @@ class Watch:
         """The total in words, if it is known."""
         return "" if self.total is None else f" of {self.total:,}"
 
-    def state(self) -> tuple[int, str]:
-        """Rows done, and in words the speed and, until the block's end, the time left."""
+    def state(self, ended: bool = False) -> tuple[int, str]:
+        """Rows done, and in words the speed and, unless the block has ended, the time left."""
         rows = self.count()
         if rows == self.before:
             return rows, "no new ones yet"
         speed = (rows - self.before) / self.seconds
-        known = self.total is not None and not self.done.is_set()
-        left = f", {duration(max(0, self.total - rows) / speed)} left" if known else ""
+        if ended or self.total is None:
+            return rows, f"{speed:,.0f}/s"
+        left = f", {duration(max(0, self.total - rows) / speed)} left"
         return rows, f"{speed:,.0f}/s{left}"
 
     def _lines(self) -> None:
@@ -103,7 +104,7 @@ class Watch:
             while not ended:
                 ended = self.done.wait(BAR_EVERY)
                 self.tick(self.seconds)
-                rows, state = self.state()
+                rows, state = self.state(ended)
                 bar.update(task, completed=rows, rows=f"{rows:,}{self.of_all}", state=state)
 
 

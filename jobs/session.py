@@ -33,7 +33,7 @@ def ray_session() -> Iterator[None]:
     try:
         own = {"_system_config": WORKERS_STAY} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         raise ValueError(
             f"the Ray cluster {address!r} cannot be reached or started ({str(error).splitlines()[0]}); check "
             "RAY_ADDRESS, and RAY_AUTH_MODE with its token (RAY_AUTH_TOKEN_PATH), or unset it to start one here"

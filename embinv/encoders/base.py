@@ -22,7 +22,6 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-@runtime_checkable
 class TokenEncoder(Encoder, Protocol):
     """An encoder that also takes texts that its `EncoderTokenizer` has tokenised elsewhere."""
 
