@@ -21,10 +21,10 @@ def ray_session() -> Iterator[None]:
     A session that is open already, as in the demo, is used and left open. A cluster of our own asks for a token
     unless RAY_AUTH_MODE says otherwise: Ray reads that when it is imported, so it is set outside.
     """
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told once, by jobs/failures.py
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told once, by jobs/failures.py
     ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs show their own progress
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own notes about its actors
     # Workers tell the driver what matters through jobs/follow.py.
