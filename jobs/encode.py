@@ -111,6 +111,12 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     clear(out)
     discard_uncommitted(out, progress / "ids")
     windows = list_windows(shards, config.data.shard_rows, lambda file, reason: reject_file(out, file, reason))
+    held = sum(window.rows for window in windows)
+    if held != corpus["rows"] and not read_rejects(out).files:
+        raise ValueError(
+            f"--texts {run['texts']}: its files hold {held:,} texts, but its {STATS_FILE} says {corpus['rows']:,}; "
+            "files were lost or changed: make the corpus anew with jobs/corpus.py --overwrite"
+        )
     clock = progress / "seconds.json"
     earlier = loads(clock.read_text(encoding="utf-8")) if clock.is_file() else 0.0
     began = time.time()

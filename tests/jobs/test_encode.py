@@ -205,8 +205,18 @@ def test_texts_that_are_all_too_short_are_a_mistake(config, tmp_path, write_text
     add_short_text(tmp_path / "texts")
     table = pq.read_table(tmp_path / "texts" / "part-00000.parquet")
     pq.write_table(table.slice(1), tmp_path / "texts" / "part-00000.parquet")
+    stats = json.loads((tmp_path / "texts" / "_stats.json").read_text())
+    (tmp_path / "texts" / "_stats.json").write_text(json.dumps(stats | {"rows": 1}))
     with pytest.raises(ValueError, match=r"data\.min_tokens \(8\)"):
         make_pairs(config, tmp_path / "texts", tmp_path / "pairs")
+
+
+def test_a_corpus_that_lost_a_file_is_refused(config, tmp_path, write_texts):
+    write_texts(tmp_path / "texts", 20, shard_rows=10)
+    (tmp_path / "texts" / "part-00001.parquet").unlink()
+    with pytest.raises(ValueError, match=r"its files hold 10 texts, but its _stats\.json says 20; files were lost"):
+        make_pairs(config, tmp_path / "texts", tmp_path / "pairs")
+    assert not (tmp_path / "pairs" / "_SUCCESS").exists()
 
 
 def test_the_last_lines_say_what_there_is_and_what_was_left_out():
