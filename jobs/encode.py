@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from embinv.config import Config
 from embinv.data.alignment import TextTokenizer
-from embinv.data.schema import PairsRecipe, read_recipe, require_same_recipe
+from embinv.data.schema import PairsRecipe, require_same_recipe
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -130,9 +130,10 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
             run_pipeline(job, windows, progress / "ids")
     seconds = watch.seconds
     rejects = read_rejects(out)
-    splits = {folder.name.removeprefix("split="): RowCounter(folder)() for folder in sorted(out.glob("split=*"))}
+    by_split = _ids_by_split(out)
+    splits = {split: len(found) for split, found in by_split.items()}
     rows = sum(splits.values())
-    ids = _unique_ids(out, rows)
+    ids = _distinct(by_split, out)
     write_json(clock, round(earlier + seconds, 2))
     require_few(rejects, len(shards), config.data.max_rejected)
     left_out = _left_out(windows, rejects.files, ids)
@@ -166,11 +167,25 @@ def _is_split(path: Path) -> bool:
     return path.name.startswith("split=")
 
 
-def _unique_ids(out: Path, rows: int) -> np.ndarray:
-    """[rows] int64, the ids in `out`; our own promise is checked at the end of each run: none stands twice."""
-    ids = [pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy() for file in out.rglob("*.parquet")]
-    distinct = np.unique(np.concatenate(ids)) if ids else np.zeros(0, dtype=np.int64)
-    assert len(distinct) == rows, f"{rows - len(distinct)} ids stand twice in {out}"
+def _ids_by_split(out: Path) -> dict[str, np.ndarray]:
+    """[rows] int64 for each split, the ids in its files."""
+    return {
+        folder.name.removeprefix("split="): np.concatenate(
+            [
+                pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy()
+                for file in folder.rglob("*.parquet")
+            ]
+            or [np.zeros(0, dtype=np.int64)]
+        )
+        for folder in sorted(out.glob("split=*"))
+    }
+
+
+def _distinct(by_split: dict[str, np.ndarray], out: Path) -> np.ndarray:
+    """[rows] int64, all ids; our own promise is checked at the end of each run: none stands twice."""
+    ids = np.concatenate([np.zeros(0, dtype=np.int64), *by_split.values()])
+    distinct = np.unique(ids)
+    assert len(distinct) == len(ids), f"{len(ids) - len(distinct)} ids stand twice in {out}"
     return distinct
 
 
@@ -201,12 +216,11 @@ def _require_same_run(out: Path, progress: Path, recipe: PairsRecipe, run: dict[
         return
     if (out / SUCCESS_FILE).is_file():
         earlier = loads((out / STATS_FILE).read_text(encoding="utf-8"))["run"]
-        require_same_recipe(read_recipe(out), recipe, out, "the config")
     elif (progress / "run.json").is_file():
         earlier = loads((progress / "run.json").read_text(encoding="utf-8"))
-        require_same_recipe(PairsRecipe.model_validate(earlier["recipe"]), recipe, out, "the config")
     else:
         raise ValueError(f"--out {out}: is not empty and holds no pairs of ours; choose another folder")
+    require_same_recipe(PairsRecipe.model_validate(earlier["recipe"]), recipe, out, "the config")
     wanted = _flat({name: run[name] for name in ("texts", "corpus", "data")})
     found = _flat({name: earlier[name] for name in ("texts", "corpus", "data")})
     differing = [name for name in wanted if wanted[name] != found.get(name)]

@@ -22,8 +22,7 @@ from embinv.config import Config
 from embinv.data.alignment import TextTokenizer, align
 from embinv.data.schema import PairsRecipe, fixed_size_list, pairs_schema
 from embinv.data.split import SPLITS, assign_splits
-from embinv.encoders.base import TokenEncoder, open_encoder, open_tokenizer
-from embinv.encoders.openai import OpenAIEncoder
+from embinv.encoders.base import RejectingEncoder, TokenEncoder, open_encoder, open_tokenizer
 from embinv.encoders.spec import EncoderSpec
 from embinv.encoders.tokens import EncoderTokenizer, Tokens
 from jobs.rejects import RejectedRow, reject_file, reject_rows
@@ -121,7 +120,7 @@ class EncodeWindow:
         if isinstance(self.encoder, TokenEncoder):
             return self.encoder.encode_tokens(Tokens.from_arrow(table[ENCODER_IDS])), {}
         texts = table["text"].to_numpy(zero_copy_only=False)
-        if not isinstance(self.encoder, OpenAIEncoder):
+        if not isinstance(self.encoder, RejectingEncoder):
             return self.encoder.encode(texts), {}
         good, rows, rejections = self.encoder.encode_or_reject(texts)
         vectors = np.zeros((len(table), self.job.recipe.encoder.dim), dtype=np.float32)

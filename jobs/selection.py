@@ -41,11 +41,15 @@ class Survey:
 class Choice:
     """Which of the N good rows stay, in which order they will lie, and why the others go."""
 
-    keep: np.ndarray  # [N] bool
     order: np.ndarray  # [N] int64: place in the shuffled corpus; -1 for a row that goes
     langs: np.ndarray  # [N] str
     dropped: Counter[str]
     found: Counter[str]  # distinct rows by language, wanted or not
+
+    @property
+    def keep(self) -> np.ndarray:
+        """[N] bool, the rows that stay."""
+        return self.order >= 0
 
 
 @ray.remote(num_returns=2)
@@ -87,12 +91,10 @@ def choose(surveys: list[Survey], signed: list[ray.ObjectRef], settings: DataSet
         first = alone
     chosen = first[select_rows(ids[first], langs[first], settings.rows, settings.seed, settings.shares)]
     dropped["over_quota"] = len(first) - len(chosen)
-    keep = np.zeros(len(ids), np.bool_)
-    keep[chosen] = True
     order = np.full(len(ids), -1, np.int64)
     order[chosen[np.argsort(seeded_key(ids[chosen], settings.seed, b"embinv-order"))]] = np.arange(len(chosen))
     found = Counter(dict(zip(*(part.tolist() for part in np.unique(langs[first], return_counts=True)), strict=True)))
-    return Choice(keep, order, langs, dropped, found)
+    return Choice(order, langs, dropped, found)
 
 
 def _without_near_duplicates(

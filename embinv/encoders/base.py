@@ -1,7 +1,7 @@
 """The seam between texts and vectors: anything that encodes is an `Encoder`, and a recipe opens one."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from embinv.encoders.sentence_transformers import SentenceTransformersEncoder
 from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
 from embinv.encoders.tokens import EncoderTokenizer, Tokens
+
+if TYPE_CHECKING:  # it needs the libraries of HTTP, which only its own kind loads
+    from embinv.encoders.openai_answers import Rejection
 
 
 class Encoder(Protocol):
@@ -27,6 +30,15 @@ class TokenEncoder(Encoder, Protocol):
 
     def encode_tokens(self, tokens: Tokens) -> np.ndarray:
         """Returns [N, D] float32, row i for text i; a vector that is not finite is left in."""
+        ...
+
+
+@runtime_checkable
+class RejectingEncoder(Encoder, Protocol):
+    """An encoder that may refuse a text, and then still encodes the others."""
+
+    def encode_or_reject(self, texts: Sequence[str]) -> "tuple[np.ndarray, np.ndarray, list[Rejection]]":
+        """Returns [M, D] float32, the rows [M] int64 of the texts that they belong to, and why the others have none."""
         ...
 
 
