@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from embinv.data.pairs import Pairs, batch_rows
-from embinv.models.mdlm import ConditionalMDLM, ModelSettings, count_parameters
+from embinv.models.mdlm import ConditionalMDLM, count_parameters
+from embinv.models.settings import ModelSettings
 from embinv.training.engine import LocalEngine
 from embinv.training.optimizer import build_optimizer
 from embinv.training.settings import TrainingSettings

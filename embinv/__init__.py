@@ -1,8 +1,27 @@
 """embinv: recover text from an embedding vector, and show what a leaked vector store gives away."""
 
-from embinv.config import Config, load_config
-from embinv.inverter import DiffusionInverter, Inversion, Inverter, load_inverter
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embinv.config import Config, load_config
+    from embinv.inverter import DiffusionInverter, Inversion, Inverter, load_inverter
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "Config": "embinv.config",
+    "DiffusionInverter": "embinv.inverter",
+    "Inversion": "embinv.inverter",
+    "Inverter": "embinv.inverter",
+    "load_config": "embinv.config",
+    "load_inverter": "embinv.inverter",
+}
 __all__ = ["Config", "DiffusionInverter", "Inversion", "Inverter", "load_config", "load_inverter"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what is asked for (PEP 562): with torch and transformers `import embinv` would take two seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

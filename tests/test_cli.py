@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from embinv.cli import main
-from embinv.data.alignment import TextTokenizer
+from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.spec import EncoderSpec
 from embinv.inverter import load_inverter
 from tests.fakes import MINILM, hash_spec, tiny_checkpoint, unit_vectors, word_tokenizer

@@ -1,16 +1,18 @@
-"""The seam between texts and vectors: anything that encodes is an `Encoder`, and a recipe opens one."""
+"""The seam between texts and vectors: anything that encodes is an `Encoder`, and a recipe opens one.
+
+Each kind loads its own libraries when it is opened, for some of them take seconds.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from embinv.encoders.sentence_transformers import SentenceTransformersEncoder
 from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
 from embinv.encoders.tokens import EncoderTokenizer, Tokens
 
-if TYPE_CHECKING:  # it needs the libraries of HTTP, which only its own kind loads
+if TYPE_CHECKING:
     from embinv.encoders.openai_answers import Rejection
 
 
@@ -43,6 +45,8 @@ class RejectingEncoder(Encoder, Protocol):
 
 
 def _sentence_transformers(spec: EncoderSpec, device: str, settings: EncodingSettings | None) -> Encoder:
+    from embinv.encoders.sentence_transformers import SentenceTransformersEncoder
+
     return SentenceTransformersEncoder(spec, device, settings)
 
 
@@ -85,4 +89,8 @@ def open_tokenizer(spec: EncoderSpec) -> EncoderTokenizer | None:
     Raises:
         ValueError: the tokenizer cannot be had.
     """
-    return EncoderTokenizer(spec) if spec.kind == "sentence-transformers" else None
+    if spec.kind != "sentence-transformers":
+        return None
+    from embinv.encoders.tokenizer_files import load_tokenizer
+
+    return load_tokenizer(spec)

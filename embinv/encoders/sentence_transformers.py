@@ -20,7 +20,8 @@ from embinv.encoders.arithmetic import multiplies_in_bfloat16
 from embinv.encoders.batches import pad, token_batches
 from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec, resolve_model
-from embinv.encoders.tokens import EncoderTokenizer, Tokens, cannot_be_loaded
+from embinv.encoders.tokenizer_files import cannot_be_loaded, load_tokenizer
+from embinv.encoders.tokens import Tokens
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # docs/LOG.md
 # What the two tokenisations are compared on: several scripts, a sign of many bytes, nothing, spaces, more than fits.
@@ -62,7 +63,7 @@ class SentenceTransformersEncoder:
 
         self.spec = spec
         self.device = torch.device(device)
-        self.tokenizer = EncoderTokenizer(spec)
+        self.tokenizer = load_tokenizer(spec)
         self.batch_tokens = (settings and settings.batch_tokens) or BATCH_TOKENS[self.device.type]
         try:
             self.model = SentenceTransformer(

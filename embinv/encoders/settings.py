@@ -20,7 +20,7 @@ class EncodingSettings(BaseModel):
     tokenizers: int | None = Field(
         default=None,
         gt=0,
-        description="CPU tasks that read and tokenise at once; null: as many as encoders on a CPU, else one a core",
+        description="CPU tasks that read and tokenise at once; null: encoders on a CPU, else cores + 1",
     )
     precision: Literal["auto", "recipe"] = Field(
         default="auto",

@@ -2,7 +2,8 @@
 
 from safetensors.torch import load_file
 
-from embinv.models.mdlm import ConditionalMDLM, ModelSettings
+from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.settings import ModelSettings
 from tests.fakes import hash_spec, tiny_checkpoint, word_tokenizer
 
 TINY = [

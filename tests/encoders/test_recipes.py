@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
+from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder, open_tokenizer
 from embinv.encoders.spec import EncoderSpec
 from tests.encoders.tiny_models import (
@@ -185,7 +186,7 @@ def test_prompt_is_in_the_vector_and_not_in_the_target_text(folders):
     spec = EncoderSpec(model=str(folder), dim=32, prompt_name="document")
     prompt = GEMMA_PROMPTS["document"]
     decoder = TextTokenizer(str(folder))
-    aligned = align(TEXTS, decoder, seq_len=64, min_tokens=1)
+    aligned = align(TEXTS, decoder.fast, seq_len=64, min_tokens=1)
     assert list(aligned.texts) == TEXTS
     assert [decoder.decode(ids) for ids in aligned.token_ids] == TEXTS
 

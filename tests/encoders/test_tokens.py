@@ -8,7 +8,8 @@ import pytest
 
 from embinv.encoders.base import open_tokenizer
 from embinv.encoders.spec import EncoderSpec, resolve_model
-from embinv.encoders.tokens import EncoderTokenizer, Tokens
+from embinv.encoders.tokenizer_files import load_tokenizer
+from embinv.encoders.tokens import Tokens
 from tests.encoders.tiny_models import tiny_embeddinggemma, tiny_jina_v3_with_code, tiny_qwen3
 from tests.fakes import MINILM
 
@@ -46,12 +47,6 @@ def change(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_taken_texts_are_those_asked_for_in_that_order():
-    tokens = tokens_of([1, 2, 3], [], [4], [5, 6])
-    assert lists_of(tokens.take(np.array([3, 1, 0, 3]))) == [[5, 6], [], [1, 2, 3], [5, 6]]
-    assert lists_of(tokens.take(np.array([], dtype=np.int64))) == []
-
-
 def test_lengths_and_count_are_those_of_the_texts():
     tokens = tokens_of([1, 2, 3], [], [4])
     assert len(tokens) == 3
@@ -79,7 +74,7 @@ def test_ids_equal_those_of_the_models_own_tokenizer(families, family, prompt):
     from transformers import AutoTokenizer
 
     own = AutoTokenizer.from_pretrained(str(families[family]))
-    ours = EncoderTokenizer(EncoderSpec(model=str(families[family]), dim=32, prompt=prompt, max_tokens=50))
+    ours = load_tokenizer(EncoderSpec(model=str(families[family]), dim=32, prompt=prompt, max_tokens=50))
     expected = own([(prompt or "") + text for text in TEXTS], truncation=True, max_length=50)["input_ids"]
     assert lists_of(ours(TEXTS)) == expected
     assert ours(TEXTS).lengths.max() == 50
@@ -89,21 +84,21 @@ def test_files_that_ask_for_padding_and_truncation_get_neither():
     stored = json.loads((Path(resolve_model(MINILM)) / "tokenizer.json").read_text(encoding="utf-8"))
     assert stored["padding"]["strategy"] == {"Fixed": 128}
     assert stored["truncation"]["max_length"] == 128
-    tokens = EncoderTokenizer(EncoderSpec(model=MINILM, dim=384))(["ok", "long " * 1000])
+    tokens = load_tokenizer(EncoderSpec(model=MINILM, dim=384))(["ok", "long " * 1000])
     assert tokens.lengths.tolist() == [3, 256]  # sentence_bert_config.json says 256
 
 
 def test_texts_may_be_an_array_and_none_at_all(families):
-    tokenizer = EncoderTokenizer(EncoderSpec(model=str(families["qwen3"]), dim=32))
+    tokenizer = load_tokenizer(EncoderSpec(model=str(families["qwen3"]), dim=32))
     assert lists_of(tokenizer(np.array(TEXTS, dtype=object))) == lists_of(tokenizer(TEXTS))
     assert len(tokenizer([])) == 0
 
 
 def test_each_family_ends_and_begins_its_texts_as_its_model_does(families):
     def ends(family):
-        tokenizer = EncoderTokenizer(EncoderSpec(model=str(families[family]), dim=32))
+        tokenizer = load_tokenizer(EncoderSpec(model=str(families[family]), dim=32))
         ids = lists_of(tokenizer(["ok"]))[0]
-        names = tokenizer._backend.id_to_token
+        names = tokenizer.backend.id_to_token
         return names(ids[0]), names(ids[-1]), tokenizer.padding_side, names(tokenizer.pad_id)
 
     assert ends("qwen3")[1:] == ("<|endoftext|>", "left", "<|endoftext|>")
@@ -127,39 +122,39 @@ def test_each_family_ends_and_begins_its_texts_as_its_model_does(families):
     ],
 )
 def test_prompt_is_the_recipes_or_the_models_own_of_that_name(families, family, recipe, prompt):
-    assert EncoderTokenizer(EncoderSpec(model=str(families[family]), dim=32, **recipe)).prompt == prompt
+    assert load_tokenizer(EncoderSpec(model=str(families[family]), dim=32, **recipe)).prompt == prompt
 
 
 def test_models_default_prompt_stands_where_the_recipe_names_none(copied):
     folder, spec = copied
     change(folder / "config_sentence_transformers.json", default_prompt_name="query")
-    assert EncoderTokenizer(spec).prompt.startswith("Instruct: ")
-    assert EncoderTokenizer(spec.model_copy(update={"prompt": ""})).prompt == ""
+    assert load_tokenizer(spec).prompt.startswith("Instruct: ")
+    assert load_tokenizer(spec.model_copy(update={"prompt": ""})).prompt == ""
 
 
 def test_prompt_that_the_model_does_not_have_is_refused_with_those_that_it_has(families):
     with pytest.raises(ValueError, match=r"encoder.prompt_name 'passage': .* has the prompts \['document', 'query'\]"):
-        EncoderTokenizer(EncoderSpec(model=str(families["qwen3"]), dim=32, prompt_name="passage"))
+        load_tokenizer(EncoderSpec(model=str(families["qwen3"]), dim=32, prompt_name="passage"))
 
 
 def test_lower_case_is_made_where_the_model_asks_for_it(copied):
     folder, spec = copied
-    plain = lists_of(EncoderTokenizer(spec)(["anna"]))
-    assert lists_of(EncoderTokenizer(spec)(["ANNA"])) != plain
+    plain = lists_of(load_tokenizer(spec)(["anna"]))
+    assert lists_of(load_tokenizer(spec)(["ANNA"])) != plain
     change(folder / "sentence_bert_config.json", do_lower_case=True)
-    assert lists_of(EncoderTokenizer(spec)(["ANNA"])) == plain
+    assert lists_of(load_tokenizer(spec)(["ANNA"])) == plain
 
 
 def test_limit_is_the_models_positions_where_the_layout_names_none(copied):
     folder, spec = copied
     (folder / "sentence_bert_config.json").unlink()
-    assert EncoderTokenizer(spec).max_tokens == 512  # max_position_embeddings of config.json
+    assert load_tokenizer(spec).max_tokens == 512  # max_position_embeddings of config.json
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(100, 100), (100000, 512)])
 def test_limit_of_the_recipe_never_raises_that_of_the_model(families, asked, kept):
     spec = EncoderSpec(model=str(families["qwen3"]), dim=32, max_tokens=asked)
-    assert EncoderTokenizer(spec).max_tokens == kept
+    assert load_tokenizer(spec).max_tokens == kept
 
 
 def test_tokenizer_without_padding_is_refused(copied):
@@ -169,12 +164,12 @@ def test_tokenizer_without_padding_is_refused(copied):
     (folder / "tokenizer_config.json").write_text(json.dumps(stored))
     change(folder / "tokenizer.json", padding=None)
     with pytest.raises(ValueError, match="has no padding token"):
-        EncoderTokenizer(spec)
+        load_tokenizer(spec)
 
 
 def test_folder_without_a_tokenizer_is_refused_with_what_to_give(tmp_path):
     with pytest.raises(ValueError, match=r"encoder.model .* cannot be loaded.* Give a hub id"):
-        EncoderTokenizer(EncoderSpec(model=str(tmp_path), dim=32))
+        load_tokenizer(EncoderSpec(model=str(tmp_path), dim=32))
 
 
 @pytest.mark.parametrize(

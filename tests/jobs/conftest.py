@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from embinv.config import load_config
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
 from embinv.data.corpus import text_id
 from embinv.data.records import BLOCK_SIZE, generate_records
 from embinv.data.schema import fixed_size_list, pairs_schema
 from embinv.data.split import assign_split
+from embinv.data.tokenizer import TextTokenizer
 from jobs.corpus import SHARD_SCHEMA
 from jobs.encode import recipe_of
 
@@ -88,7 +89,7 @@ def tiny_pairs(tiny, write_texts, tmp_path_factory):
     texts = write_texts(folder / "texts", 600)
     config = tiny()
     recipe = recipe_of(config)
-    aligned = align(list(texts.values()), TextTokenizer(config.tokenizer), recipe.seq_len, config.data.min_tokens)
+    aligned = align(list(texts.values()), TextTokenizer(config.tokenizer).fast, recipe.seq_len, config.data.min_tokens)
     token_vectors = np.random.default_rng(0).normal(size=(recipe.vocab_size, recipe.encoder.dim))
     vectors = token_vectors[aligned.token_ids].sum(axis=1)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

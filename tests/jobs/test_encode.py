@@ -17,10 +17,11 @@ import pytest
 
 import jobs.encode
 import jobs.progress
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import matrix, pairs_schema, read_recipe
 from embinv.data.split import assign_split
+from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from jobs.encode import make_pairs, recipe_of, summary
 
@@ -108,7 +109,7 @@ def test_every_text_is_there_once_unless_it_is_too_short(made, config):
     """Also those that a run had done whose output is gone."""
     texts, out, stats = made.texts, made.out, made.stats
     ids = table_of(out)["id"].to_pylist()
-    aligned = align(list(texts.values()), TextTokenizer(config.tokenizer), 16, 8)
+    aligned = align(list(texts.values()), TextTokenizer(config.tokenizer).fast, 16, 8)
     assert sorted(ids) == sorted(np.fromiter(texts, dtype=np.int64)[aligned.rows].tolist())
     assert 7 not in ids
     assert stats["rows"] == len(ids) == ROWS + 1 - stats["dropped"]["too_few_tokens"]

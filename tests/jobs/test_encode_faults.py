@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.encode
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
 from embinv.data.schema import matrix
+from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from jobs.arguments import run_job
 from jobs.shards import SHARD_PARQUET, TEXT_SCHEMA, list_windows, read_window
@@ -58,7 +59,7 @@ def require_exactly(written, out, config):
     found = {row["id"]: (row["text"], row["token_ids"]) for row in rows}
     assert len(found) == len(table)  # none twice
     tokenizer = TextTokenizer(config.tokenizer)
-    aligned = align(list(written.values()), tokenizer, config.data.seq_len, config.data.min_tokens)
+    aligned = align(list(written.values()), tokenizer.fast, config.data.seq_len, config.data.min_tokens)
     ids = [list(written)[row] for row in aligned.rows]
     expected = zip(aligned.texts, aligned.token_ids.tolist(), strict=True)
     assert found == dict(zip(ids, expected, strict=True))  # none lost

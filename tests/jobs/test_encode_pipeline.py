@@ -9,13 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
 from embinv.data.schema import matrix, pairs_schema
 from embinv.data.split import assign_split
+from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from embinv.encoders.tokens import Tokens
 from jobs.encode import make_pairs, recipe_of
-from jobs.encode_pipeline import ENCODER_IDS, EncodeWindow, Job, align_and_tokenize, encoder_resources
+from jobs.encode_pipeline import encoder_resources
+from jobs.encode_stages import ENCODER_IDS, AlignWindow, EncodeWindow, Job
 from jobs.rejects import read_rejects
 from jobs.shards import TEXT_SCHEMA
 from tests.encoders.tiny_models import tiny_embeddinggemma
@@ -56,8 +58,8 @@ def window(texts, lang="en"):
 
 def test_rows_are_what_alignment_leaves_and_short_ones_are_dropped(job_of):
     job = job_of()
-    table = align_and_tokenize(window(TEXTS, "de"), job)
-    expected = align(TEXTS, TextTokenizer(job.config.tokenizer), 16, job.config.data.min_tokens)
+    table = AlignWindow.of(job)(window(TEXTS, "de"))
+    expected = align(TEXTS, TextTokenizer(job.config.tokenizer).fast, 16, job.config.data.min_tokens)
     assert table["id"].to_pylist() == (1000 + expected.rows).tolist() == [1000, 1002, 1003, 1005]
     assert table["text"].to_pylist() == expected.texts.tolist()
     assert table["lang"].to_pylist() == ["de"] * 4
@@ -66,7 +68,7 @@ def test_rows_are_what_alignment_leaves_and_short_ones_are_dropped(job_of):
 
 def test_splits_are_those_of_the_text(job_of, write_texts, tmp_path):
     texts = list(write_texts(tmp_path / "texts", 200).values())
-    table = align_and_tokenize(window(texts), job_of())
+    table = AlignWindow.of(job_of())(window(texts))
     assert table["split"].to_pylist() == [assign_split(text, 0.2, 0.2) for text in table["text"].to_pylist()]
     assert set(table["split"].to_pylist()) == {"train", "validation", "test"}
 
@@ -74,7 +76,7 @@ def test_splits_are_those_of_the_text(job_of, write_texts, tmp_path):
 @pytest.mark.parametrize("prompt", ["", PROMPT])
 def test_encoder_ids_are_the_model_s_own_of_prompt_and_text(job_of, prompt):
     job = job_of(*([f"encoder.prompt='{prompt}'"] if prompt else []))
-    table = align_and_tokenize(window(TEXTS), job)
+    table = AlignWindow.of(job)(window(TEXTS))
     texts = table["text"].to_pylist()
     own = open_encoder(job.recipe.encoder).model.tokenizer([prompt + text for text in texts])["input_ids"]
     assert table[ENCODER_IDS].to_pylist() == own
@@ -82,7 +84,7 @@ def test_encoder_ids_are_the_model_s_own_of_prompt_and_text(job_of, prompt):
 
 
 def test_a_kind_that_takes_texts_gets_no_ids(job_of):
-    assert ENCODER_IDS not in align_and_tokenize(window(TEXTS), job_of(*HASHED)).column_names
+    assert ENCODER_IDS not in AlignWindow.of(job_of(*HASHED))(window(TEXTS)).column_names
 
 
 # Encoding
@@ -90,7 +92,7 @@ def test_a_kind_that_takes_texts_gets_no_ids(job_of):
 
 def test_the_prompt_is_in_the_vector_and_not_in_the_text(job_of):
     job = job_of(f"encoder.prompt='{PROMPT}'")
-    pairs = EncodeWindow(job, None)(align_and_tokenize(window(TEXTS), job))
+    pairs = EncodeWindow(job, None)(AlignWindow.of(job)(window(TEXTS)))
     bare = open_encoder(job.recipe.encoder.model_copy(update={"prompt": None}))
     texts = pairs["text"].to_pylist()
     found = matrix(pairs["embedding"], 384).astype(np.float32)
@@ -102,7 +104,7 @@ def test_the_prompt_is_in_the_vector_and_not_in_the_text(job_of):
 @pytest.mark.parametrize("texts", [[], ["Too short"]], ids=["no row", "no pair"])
 def test_a_window_of_nothing_gives_no_pairs_in_their_schema(job_of, kind, texts):
     job = job_of(*kind)
-    pairs = EncodeWindow(job, None)(align_and_tokenize(window(texts), job))
+    pairs = EncodeWindow(job, None)(AlignWindow.of(job)(window(texts)))
     assert len(pairs) == 0
     split = pa.field("split", pa.string(), nullable=False)
     assert pairs.schema.equals(pairs_schema(job.recipe).append(split), check_metadata=True)
@@ -112,9 +114,9 @@ def test_a_window_of_nothing_gives_no_pairs_in_their_schema(job_of, kind, texts)
 def test_an_encoder_says_when_it_is_ready_and_runs_the_threads_of_the_config(job_of):
     before = torch.get_num_threads()
     try:
-        job = job_of(*HASHED)
-        EncodeWindow(job, 3)
-        assert torch.get_num_threads() == 3
+        job = job_of()
+        stage = EncodeWindow(job, 3)
+        assert stage.thread.submit(torch.get_num_threads).result() == 3  # where it encodes
     finally:
         torch.set_num_threads(before)
     assert len(list(job.started.iterdir())) == 1
@@ -124,7 +126,22 @@ def test_an_encoder_that_cannot_be_loaded_is_told_with_the_first_window(job_of):
     job = job_of("encoder.dim=500")
     stage = EncodeWindow(job, None)  # Ray would hide what is raised here
     with pytest.raises(ValueError, match=r"^encoder\.dim is 500, but .* gives 384 dimensions; lower encoder\.dim$"):
-        stage(align_and_tokenize(window(TEXTS), job))
+        stage(AlignWindow.of(job)(window(TEXTS)))
+    assert list(job.started.iterdir()) == []
+
+
+def test_a_model_that_gives_nan_for_anything_is_told_before_the_corpus_is_touched(job_of, tmp_path):
+    tiny_embeddinggemma(tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file(
+        {name: torch.full_like(weight, float("nan")) for name, weight in weights.items()},
+        tmp_path / "model" / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    job = job_of(f"encoder.model={tmp_path / 'model'}", "encoder.dim=32")
+    with pytest.raises(ValueError, match=r"gave a vector with NaN or infinity for text .* try encoder\.dtype: float32"):
+        EncodeWindow(job, None)(AlignWindow.of(job)(window(TEXTS)))
+    assert read_rejects(job.out).rows == {}
     assert list(job.started.iterdir()) == []
 
 
@@ -144,7 +161,7 @@ def nan_for_cyrillic(tmp_path_factory):
 def test_a_text_whose_vector_is_not_finite_is_set_aside_and_its_batch_stays(job_of, nan_for_cyrillic):
     good = ["Dr. Weber moved the appointment.", "Anna Müller wohnt in Köln."]
     job = job_of(f"encoder.model={nan_for_cyrillic}", "encoder.dim=32")
-    pairs = EncodeWindow(job, None)(align_and_tokenize(window([good[0], "Она пишет письмо.", good[1]]), job))
+    pairs = EncodeWindow(job, None)(AlignWindow.of(job)(window([good[0], "Она пишет письмо.", good[1]])))
     assert pairs["id"].to_pylist() == [1000, 1002]
     alone = open_encoder(job.recipe.encoder).encode(pairs["text"].to_pylist())
     np.testing.assert_allclose(matrix(pairs["embedding"], 32).astype(np.float32), alone, rtol=2**-9, atol=1e-4)
@@ -154,9 +171,9 @@ def test_a_text_whose_vector_is_not_finite_is_set_aside_and_its_batch_stays(job_
 
 
 def test_tokens_reach_the_encoder_as_they_were_made(job_of):
-    table = align_and_tokenize(window(TEXTS), job_of())
+    table = AlignWindow.of(job_of())(window(TEXTS))
     tokens = Tokens.from_arrow(table.slice(1)[ENCODER_IDS])
-    assert tokens.take(np.arange(len(tokens))).to_arrow().to_pylist() == table[ENCODER_IDS].to_pylist()[1:]
+    assert tokens.to_arrow().to_pylist() == table[ENCODER_IDS].to_pylist()[1:]
 
 
 # What is reserved

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.encode_plan
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
+from embinv.data.tokenizer import TextTokenizer
 from jobs.encode import main, make_pairs, read_corpus, recipe_of
 from jobs.encode_pipeline import Job
 from jobs.encode_plan import plan_encoding, plan_text
@@ -76,7 +77,7 @@ def test_rows_and_bytes_are_those_of_the_job_within_a_few_percent(hashed, corpus
 def test_the_share_of_pairs_is_that_of_the_trial(hashed, corpus):
     """By hand for all rows; the sample has as many as a window, chosen by a seed."""
     config, plan = hashed
-    aligned = align(list(corpus[1].values()), TextTokenizer(config.tokenizer), config.data.seq_len, 16)
+    aligned = align(list(corpus[1].values()), TextTokenizer(config.tokenizer).fast, config.data.seq_len, 16)
     assert plan["pairs"] == pytest.approx(len(aligned.rows), rel=0.05)
 
 

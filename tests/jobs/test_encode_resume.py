@@ -23,7 +23,8 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from embinv.data.alignment import TextTokenizer, align
+from embinv.data.alignment import align
+from embinv.data.tokenizer import TextTokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -67,7 +68,7 @@ def test_a_killed_run_goes_on_with_no_row_lost_and_none_twice(start_job, write_t
     found = {row["id"]: (row["text"], row["token_ids"]) for row in table.drop_columns(["embedding"]).to_pylist()}
     assert len(found) == len(table)  # none twice
     config = minilm(*settings)
-    aligned = align(list(written.values()), TextTokenizer(config.tokenizer), 16, config.data.min_tokens)
+    aligned = align(list(written.values()), TextTokenizer(config.tokenizer).fast, 16, config.data.min_tokens)
     ids = [list(written)[row] for row in aligned.rows]
     expected = zip(aligned.texts, aligned.token_ids.tolist(), strict=True)
     assert found == dict(zip(ids, expected, strict=True))  # what an unbroken run must give: none lost

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from embinv.checkpoint import load_checkpoint
-from embinv.data.alignment import TextTokenizer
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe
+from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.inverter import load_inverter
 from embinv.models.mdlm import ConditionalMDLM

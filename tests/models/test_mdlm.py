@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from embinv.models.mdlm import SIZES, ConditionalMDLM, ModelSettings, count_parameters, scale_to_unit_rms
+from embinv.models.mdlm import ConditionalMDLM, count_parameters, scale_to_unit_rms
+from embinv.models.settings import SIZES, ModelSettings
 from tests.fakes import awaken
 
 VOCABULARY, DIM, LENGTH = 11, 6, 5

