@@ -1,6 +1,7 @@
 """What encoding a corpus will take, from its statistics and a trial of 200 rows on this hardware (`--dry-run`)."""
 
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,7 +13,7 @@ import ray
 
 from embinv.data.schema import fixed_size_list, matrix
 from embinv.data.split import SPLITS
-from jobs.encode_pipeline import PARQUET, encoder_resources
+from jobs.encode_pipeline import PARQUET, align_window, encoder_resources
 from jobs.encode_stages import AlignWindow, EncodeWindow, Job
 from jobs.failures import told_plainly
 from jobs.progress import duration
@@ -25,8 +26,8 @@ TRIAL_SECONDS = 3.0  # the trial is repeated for so long, and its median counts
 class Trial:
     """An encoder as the job would run it, on a few rows."""
 
-    def __init__(self, job: Job, threads: int | None) -> None:
-        self.job, self.align, self.encode = job, AlignWindow.of(job), EncodeWindow(job, threads)
+    def __init__(self, job: Job, sent: list[ray.ObjectRef], threads: int | None) -> None:
+        self.job, self.align, self.encode = job, partial(align_window, sent=sent), EncodeWindow(job, threads)
 
     def run(self, window: pa.Table) -> dict[str, float]:
         """Encodes the first TRIAL_ROWS rows of a window.
@@ -74,9 +75,10 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
     if len(texts) == 0:
         raise ValueError(f"{shards[0].parent}: holds no readable row")
     resources, threads = encoder_resources(config)
+    sent = [ray.put(AlignWindow.of(job))]
     with told_plainly(job.out):
         began = time.monotonic()
-        actor = ray.remote(Trial).options(**resources).remote(job, threads)  # type: ignore[attr-defined]
+        actor = ray.remote(Trial).options(**resources).remote(job, sent, threads)  # type: ignore[attr-defined]
         ray.get(actor.__ray_ready__.remote())
         start_up = time.monotonic() - began
         trial = ray.get(actor.run.remote(texts))

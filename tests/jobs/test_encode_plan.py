@@ -108,6 +108,11 @@ def test_an_encoder_that_cannot_be_loaded_is_told_in_a_sentence(minilm, plan_of)
         plan_of(config)
 
 
+def test_a_tokenizer_that_cannot_be_had_is_told_in_a_sentence(minilm, plan_of):
+    with pytest.raises(ValueError, match=r"^encoder\.prompt_name 'passage': .* has the prompts \["):
+        plan_of(minilm("encoder.prompt_name=passage"))
+
+
 def test_the_command_says_all_of_it_and_writes_nothing(corpus, capsys, monkeypatch):
     monkeypatch.setattr(jobs.encode_plan, "TRIAL_SECONDS", 0.1)
     texts = corpus[0]
