@@ -186,7 +186,7 @@ def bare_rate(corpus: Path, rows: int, threads: int, precision: str, repeats: in
 def speedup_vs_naive(source: Path, rows: int, repeats: int, scratch: Path) -> dict[str, Any]:
     """The whole job (read, align, tokenise, encode, write) against a loop that only tokenises and encodes."""
     threads = os.cpu_count() or 1
-    write_corpus(scratch / "texts", source, rows, 4096)
+    write_corpus(scratch / "texts", source, rows, 2048)
     naive, job = [], []
     for turn in range(repeats):
         naive.append(in_a_fresh_process(naive_rate, scratch / "texts", min(rows, 20 * NAIVE_BATCH), threads))
@@ -207,7 +207,7 @@ def speedup_vs_naive(source: Path, rows: int, repeats: int, scratch: Path) -> di
 def efficiency(source: Path, rows: int, repeats: int, scratch: Path) -> dict[str, Any]:
     """The whole job against the forward pass alone, same dtype, same threads."""
     threads = os.cpu_count() or 1
-    write_corpus(scratch / "texts", source, rows, 4096)
+    write_corpus(scratch / "texts", source, rows, 2048)
     result: dict[str, Any] = {}
     for precision in ("auto", "recipe"):
         bare, job = [], []

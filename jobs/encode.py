@@ -257,7 +257,8 @@ def main(argv: list[str] | None = None) -> None:
         "examples:\n"
         "  python jobs/encode.py --config configs/minilm.yaml --texts runs/my/texts --out runs/my/pairs --dry-run\n"
         "  python jobs/encode.py --config configs/minilm.yaml --texts runs/my/texts --out runs/my/pairs\n\n"
-        "  --set encoding.workers=4       four encoders; on GPUs one each: --set encoding.device=cuda\n"
+        "  --set encoding.workers=4       as many encoders (default: one a core up to four, or one a GPU)\n"
+        "  --set encoding.device=cuda     encoders on GPUs\n"
         "  --set data.shard_rows=1024     smaller steps: progress is shown, and kept, by this many rows",
     )
     add_config_arguments(parser)

@@ -5,6 +5,7 @@ ids and give vectors. A window goes through as one block: sorted by length in th
 """
 
 import os
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from jobs.encode_stages import AlignWindow, EncodeWindow, Job
 from jobs.rejects import reject_file
 from jobs.shards import ShardSource, Window
 
-ENCODER_CPUS = 0.01  # see encoder_resources
+CPU_ENCODERS = 4  # copies of a model in memory, unless the config asks for more
+ENCODER_CPUS = 0.01  # see encoder_pool
 WRITE_CPUS = 0.25  # a write is short and mostly waits for the disk
 # Vectors are noise to a dictionary and to a compressor, but their exponents are not: these lie together in a split
 # stream. Half the time to write, a tenth to read, a tenth less to store than the defaults (docs/LOG.md).
@@ -43,20 +45,38 @@ def align_window(table: pa.Table, sent: list[ray.ObjectRef]) -> pa.Table:
     return _received(sent[0])(table)
 
 
-def encoder_resources(config: Config) -> tuple[dict[str, float], int | None]:
-    """What one encoder actor reserves, and how many CPU threads it runs (None: torch's own choice).
+@dataclass(frozen=True)
+class EncoderPool:
+    """The encoder actors of a job: how many, what each reserves of Ray, its CPU threads (None: torch's own choice)."""
 
-    Next to no CPU, whatever it uses: when a node is lost, its encoders start anew on what is left, and if they took
-    all of it there, the tasks that feed them would wait for ever (tests/jobs/test_encode_faults.py). Not nothing: a
-    head that is given no CPUs gets no encoder either. Of 2 CPUs, tasks and the checkpoint's filter need both.
+    workers: int
+    resources: dict[str, float]
+    threads: int | None
+
+
+def encoder_pool(config: Config) -> EncoderPool:
+    """The actors that a config asks for in an open Ray session, and what it leaves open.
+
+    An encoder of one thread is never held up by a neighbour that Ray wakes on its core; one of two threads waits for
+    the slower one at every step (docs/LOG.md). So there is one a core, up to as many copies of a model
+    as fit anywhere.
+
+    On CPUs an actor reserves next to none, whatever it uses: when a node is lost, its encoders start anew on what is
+    left, and if they took all of it there, the tasks that feed them would wait for ever
+    (tests/jobs/test_encode_faults.py). Not nothing: a head that is given no CPUs gets no encoder either. Of 2 CPUs,
+    tasks and the checkpoint's filter need both.
     """
-    encoding = config.encoding
+    encoding, there = config.encoding, ray.cluster_resources()
     if encoding.device == "cuda":
-        return {"num_gpus": 1, "num_cpus": 0}, encoding.threads
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    return (
+        workers = encoding.workers or max(1, int(there.get("GPU", 1)))
+        return EncoderPool(workers, {"num_gpus": 1, "num_cpus": 0}, encoding.threads)
+    cores = int(there.get("CPU", 1))
+    model = config.encoder.kind == "sentence-transformers"
+    workers = encoding.workers or (min(cores, CPU_ENCODERS) if model else 1)
+    return EncoderPool(
+        workers,
         {"num_cpus": ENCODER_CPUS if cores > 2 else 0},
-        encoding.threads or max(1, cores // encoding.workers),
+        encoding.threads or max(1, cores // workers),
     )
 
 
@@ -82,14 +102,14 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     context.checkpoint_config = CheckpointConfig(
         id_column="id", checkpoint_path=str(done_ids), delete_checkpoint_on_success=False
     )
-    resources, threads = encoder_resources(job.config)
+    pool = encoder_pool(job.config)
     # Ray keeps a share of the CPUs for each stage: of two, a whole one for reading would leave the other to writing.
     cores = int(ray.cluster_resources().get("CPU", 1))
     share = 0.5 if cores <= 2 else 1.0
     # A tokenizer feeds an encoder that shares its cores many times over. Where nothing is as slow as that, there is one
     # task more than cores, for Ray notices only ten times a second that one has ended.
     slow = encoding.device == "cpu" and job.config.encoder.kind == "sentence-transformers"
-    tokenizers = min(len(windows), encoding.tokenizers or (encoding.workers if slow else cores + 1))
+    tokenizers = min(len(windows), encoding.tokenizers or (pool.workers if slow else cores + 1))
     with ray.data.DataContext.current(context):
         dataset = (
             ray.data.read_datasource(
@@ -108,12 +128,12 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
             )
             .map_batches(
                 EncodeWindow,
-                fn_constructor_args=[job, threads],
-                compute=ray.data.ActorPoolStrategy(size=encoding.workers),
+                fn_constructor_args=[job, pool.threads],
+                compute=ray.data.ActorPoolStrategy(size=pool.workers),
                 # Ray asks for a number of rows where there is a GPU, and then puts short windows together.
                 batch_size=job.config.data.shard_rows if encoding.device == "cuda" else None,
                 batch_format="pyarrow",
-                **resources,
+                **pool.resources,
             )
         )
         dataset.write_parquet(

@@ -13,7 +13,7 @@ import ray
 
 from embinv.data.schema import fixed_size_list, matrix
 from embinv.data.split import SPLITS
-from jobs.encode_pipeline import PARQUET, align_window, encoder_resources
+from jobs.encode_pipeline import PARQUET, align_window, encoder_pool
 from jobs.encode_stages import AlignWindow, EncodeWindow, Job
 from jobs.failures import told_plainly
 from jobs.progress import duration
@@ -74,18 +74,21 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
     texts = _sample(shards, max((window.rows for window in windows), default=0), config.data.seed)
     if len(texts) == 0:
         raise ValueError(f"{shards[0].parent}: holds no readable row")
-    resources, threads = encoder_resources(config)
+    pool = encoder_pool(config)
     sent = [ray.put(AlignWindow.of(job))]
     with told_plainly(job.out):
         began = time.monotonic()
-        actor = ray.remote(Trial).options(**resources).remote(job, sent, threads)  # type: ignore[attr-defined]
-        ray.get(actor.__ray_ready__.remote())
+        make = ray.remote(Trial).options(**pool.resources)  # type: ignore[attr-defined]
+        actors = [make.remote(job, sent, pool.threads) for _ in range(pool.workers)]
+        ray.get([actor.__ray_ready__.remote() for actor in actors])
         start_up = time.monotonic() - began
-        trial = ray.get(actor.run.remote(texts))
-        ray.kill(actor)
+        trials = ray.get([actor.run.remote(texts) for actor in actors])  # at once: they share what the machine has
+        for actor in actors:
+            ray.kill(actor)
+    trial = trials[0]
     rows = corpus["rows"] * trial["share"]
     trial_rows = min(TRIAL_ROWS, len(texts))
-    speed = trial_rows / trial["seconds"] * config.encoding.workers
+    speed = sum(trial_rows / each["seconds"] for each in trials)
     return {
         "languages": corpus["languages"],
         "texts": corpus["rows"],
@@ -95,7 +98,7 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
         "output_bytes": round(rows * trial["bytes_per_pair"]),
         "trial_rows": trial_rows,
         "rows_per_second": round(speed, 1),
-        "workers": config.encoding.workers,
+        "workers": pool.workers,
         "device": config.encoding.device,
         "start_up_seconds": round(start_up, 1),
         "seconds": round(corpus["rows"] / speed + start_up),

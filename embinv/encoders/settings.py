@@ -12,7 +12,9 @@ class EncodingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = Field(default=1, gt=0, description="encoder processes; on GPUs, one GPU each")
+    workers: int | None = Field(
+        default=None, gt=0, description="encoder processes; null: one a GPU, or one a CPU core up to four"
+    )
     threads: int | None = Field(default=None, gt=0, description="CPU threads of one encoder; null: cores / workers")
     batch_tokens: int | None = Field(
         default=None, gt=0, description="tokens in one forward pass, padding included; null: by device"

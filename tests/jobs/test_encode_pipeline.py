@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +17,7 @@ from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from embinv.encoders.tokens import Tokens
 from jobs.encode import make_pairs, recipe_of
-from jobs.encode_pipeline import encoder_resources
+from jobs.encode_pipeline import EncoderPool, encoder_pool
 from jobs.encode_stages import ENCODER_IDS, AlignWindow, EncodeWindow, Job
 from jobs.rejects import read_rejects
 from jobs.shards import TEXT_SCHEMA
@@ -179,19 +180,24 @@ def test_tokens_reach_the_encoder_as_they_were_made(job_of):
 # What is reserved
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(1, 4), (2, 2), (4, 1), (9, 1)])
-def test_encoders_on_a_cpu_share_its_cores_and_leave_some_to_the_rest(ray_cluster, minilm, workers, threads):
-    resources, found = encoder_resources(minilm(f"encoding.workers={workers}"))
-    assert found == threads
-    assert workers * resources["num_cpus"] <= 4 - 2  # of the cluster's 4
-    assert encoder_resources(minilm(f"encoding.workers={workers}", "encoding.threads=7"))[1] == 7
+@pytest.mark.parametrize(("asked", "workers", "threads"), [(1, 1, 4), (2, 2, 2), (4, 4, 1), (9, 9, 1), ("null", 4, 1)])
+def test_encoders_on_a_cpu_share_its_cores_and_leave_some_to_the_rest(ray_cluster, minilm, asked, workers, threads):
+    pool = encoder_pool(minilm(f"encoding.workers={asked}"))
+    assert (pool.workers, pool.threads) == (workers, threads)
+    assert pool.workers * pool.resources["num_cpus"] <= 4 - 2  # of the cluster's 4
+    assert encoder_pool(minilm(f"encoding.workers={asked}", "encoding.threads=7")).threads == 7
+
+
+def test_a_machine_of_many_cores_is_not_filled_with_copies_of_a_model(minilm, monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 3.0})
+    assert encoder_pool(minilm()) == EncoderPool(4, {"num_cpus": 0.01}, 16)
+    assert encoder_pool(minilm(*HASHED)).workers == 1
+    assert encoder_pool(minilm("encoding.device=cuda")).workers == 3
 
 
 def test_encoders_on_gpus_take_one_each_and_no_cpu(ray_cluster, minilm):
-    assert encoder_resources(minilm("encoding.device=cuda", "encoding.workers=8")) == (
-        {"num_gpus": 1, "num_cpus": 0},
-        None,
-    )
+    pool = encoder_pool(minilm("encoding.device=cuda", "encoding.workers=8"))
+    assert pool == EncoderPool(8, {"num_gpus": 1, "num_cpus": 0}, None)
 
 
 # On disk
