@@ -64,15 +64,22 @@ class DeepSpeedEngine:
         self.engine = engine
         self.device = torch.device(engine.device)
 
-    def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor) -> Tensor:
-        return self.engine(z_t, embedding, positions)
+    def loss(
+        self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self.engine(z_t, embedding, positions, targets, weights)
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
 
-    def step(self, rate: float) -> None:
+    def step(self, rate: float) -> float | None:
+        last = self.engine.is_gradient_accumulation_boundary()
         set_rate(self.engine.optimizer, rate)
         self.engine.step()
+        return float(self.engine.get_global_grad_norm() or 0.0) if last else None
+
+    def skip(self) -> None:
+        raise NotImplementedError
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Whole float32 weights: the masters where the model itself is kept in bfloat16 or in parts."""

@@ -7,31 +7,17 @@ and so does `--resume`. `DIR/checkpoint` holds the best EMA weights, `DIR/last` 
 import hashlib
 import os
 import sys
-import tempfile
 import time
-from dataclasses import dataclass
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray.train
-import torch
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from safetensors.torch import load_file, save_file
 
-from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.config import Config
-from embinv.data.pairs import Pairs, read_pairs
-from embinv.data.schema import PairsRecipe, read_recipe, require_same_recipe
-from embinv.data.tokenizer import TextTokenizer
-from embinv.data.vocabulary import Vocabulary
-from embinv.models.mdlm import ConditionalMDLM, count_parameters
-from embinv.training.ema import EMA
-from embinv.training.loop import Progress, RunState, TokenIds, Validated, run
-from embinv.training.plot import draw_training
-from embinv.training.precision import resolve_precision
+from embinv.data.schema import read_recipe, require_same_recipe
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -42,191 +28,13 @@ from jobs.arguments import (
     run_job,
     write_json,
 )
-from jobs.deepspeed_engine import DeepSpeedEngine
 from jobs.encode import recipe_of
 from jobs.follow import followed
 from jobs.session import ray_session
+from jobs.train_recorder import LOG_FILE
+from jobs.train_worker import Task, train_worker
 
 RUN_FILE = "_run.json"
-PROGRESS_FILE = "progress.jsonl"
-LOG_FILE = "train.log"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker is told; plain values, so that it travels."""
-
-    config: dict[str, Any]
-    data: str
-    out: str
-    threads: int
-
-
-class Recorder:
-    """What rank 0 leaves behind while training: progress lines, TensorBoard events, plot and checkpoint folders."""
-
-    def __init__(
-        self,
-        task: Task,
-        config: Config,
-        recipe: PairsRecipe,
-        tokenizer: TextTokenizer,
-        vocabulary: Vocabulary,
-        pairs: Pairs,
-    ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.out = Path(task.out)
-        self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
-        self.statistics = embedding_statistics(pairs.embeddings)
-        self.board = SummaryWriter(str(self.out / "tensorboard"))
-        self.progress_path = self.out / PROGRESS_FILE
-
-    def say(self, line: str) -> None:
-        """Adds a line to the run's log, which the driver shows."""
-        with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def progress(self, event: Progress) -> None:
-        """One line to read, one to plot."""
-        left = event.seconds * (1 / event.share - 1) if event.share > 0 else 0.0
-        self.say(
-            f"step {event.step:>6}  {event.share:>4.0%}  loss {event.loss:.3f}  rate {event.rate:.2f}  "
-            f"{event.samples_per_second:,.0f} samples/s  {left:,.0f} s left"
-        )
-        row = {"step": event.step, "seconds": round(event.seconds, 2), "loss": event.loss, "rate": event.rate}
-        with self.progress_path.open("a", encoding="utf-8") as file:
-            file.write(dumps(row) + "\n")
-        self.board.add_scalar("train/loss", event.loss, event.step)
-        self.board.add_scalar("train/rate", event.rate, event.step)
-        self.board.add_scalar("train/samples_per_second", event.samples_per_second, event.step)
-
-    def validated(self, event: Validated, ema: EMA, state: RunState) -> None:
-        """Saves the EMA weights as `last`, and as `checkpoint` if they are the best so far."""
-        figures = event.figures
-        for name, value in figures.as_row().items():
-            self.board.add_scalar(f"validation/{name}", value, state.step)
-        self.board.flush()
-        self.say(
-            f"step {state.step:>6}  validation: {figures.token_accuracy:.1%} of tokens from a full mask, "
-            f"{figures.exact_match:.1%} whole texts, NELBO {figures.nelbo:.3f}{'  (best)' if event.best else ''}"
-        )
-        model = ema.model
-        assert isinstance(model, ConditionalMDLM)
-        config = CheckpointConfig(
-            name=self.config.name,
-            model=model.config,
-            pairs=self.recipe,
-            training=self._summary(model, state, figures.as_row(), figures.n),
-            statistics=self.statistics,
-        )
-        for name in ("last", "checkpoint") if event.best else ("last",):
-            save_checkpoint(self.out / name, model, config, self.tokenizer, self.vocabulary)
-        rows = [loads(line) for line in self.progress_path.read_text(encoding="utf-8").splitlines()]
-        draw_training(self.out / "training.png", rows, state.history, f"{self.config.name}: {state.step:,} steps")
-
-    def _summary(self, model: ConditionalMDLM, state: RunState, row: dict[str, float], n: int) -> dict[str, Any]:
-        samples = state.step * self.config.training.batch_size
-        return {
-            "steps": state.step,
-            "samples": samples,
-            "seconds": round(state.seconds, 1),
-            "samples_per_second": round(samples / state.seconds, 1),
-            "parameters": count_parameters(model)["total"],
-            "parameters_non_embedding": count_parameters(model)["non_embedding"],
-            "validation_texts": n,
-            "validation_steps": self.config.training.validation_steps,
-            **{f"validation_{name}": round(value, 4) for name, value in row.items()},
-        }
-
-
-def train_worker(task: dict[str, Any]) -> None:
-    """Runs on every worker."""
-    _train(Task(**task))
-
-
-def _train(task: Task) -> None:
-    torch.set_num_threads(task.threads)
-    config = Config.model_validate(task.config)
-    precision = resolve_precision(config.training.precision, config.training.device)
-    settings = config.training.model_copy(update={"precision": precision})
-    recipe = read_recipe(task.data)
-    tokenizer = TextTokenizer(config.tokenizer, trust_remote_code=config.encoder.trust_remote_code)
-    training = read_pairs(task.data, "train")
-    validation = read_pairs(task.data, "validation").sample(settings.validation_rows, settings.seed)
-
-    vocabulary = _vocabulary(config, recipe, training, tokenizer)
-    training, validation = training.renumbered(vocabulary), validation.renumbered(vocabulary)
-
-    torch.manual_seed(settings.seed)  # the same start on every worker
-    model = ConditionalMDLM(config.model.resolve(vocabulary.size, recipe.encoder.dim, recipe.seq_len))
-    ema = EMA(model, settings.ema_decay)
-    engine = DeepSpeedEngine(model, settings)
-    ema.model.to(engine.device)
-    state = RunState()
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = restore(Path(folder), engine, ema)
-    recorder = None
-    if engine.rank == 0:
-        recorder = Recorder(task, config, recipe, tokenizer, vocabulary, training)
-        _forget_after(recorder.progress_path, state.step)
-        known = f"{vocabulary.size:,} of {vocabulary.full_size:,} tokens"
-        where = f"going on from step {state.step:,}" if state.step else f"{len(training):,} texts to learn from"
-        counts = count_parameters(ema.model)
-        recorder.say(
-            f"{where}; {known}; {counts['total']:,} parameters, {counts['non_embedding']:,} of them not in token "
-            f"embedding or head; {engine.world} worker(s), ZeRO-{settings.zero_stage}, {settings.precision}, "
-            f"{task.threads} thread(s)"
-        )
-    eos_id, pad_id = vocabulary.compact(np.asarray([recipe.eos_id, recipe.pad_id])).tolist()
-    ids = TokenIds(model.config.mask_id, eos_id, pad_id)
-    for event in run(engine, ema, training, validation, ids, settings, state):
-        if isinstance(event, Progress):
-            if recorder is not None:
-                recorder.progress(event)
-            continue
-        if recorder is not None:
-            recorder.validated(event, ema, state)
-        with tempfile.TemporaryDirectory() as folder:
-            keep(Path(folder), engine, ema, state)
-            metrics = {"step": state.step, "seconds": state.seconds, **event.figures.as_row()}
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
-
-
-def _vocabulary(config: Config, recipe: PairsRecipe, training: Pairs, tokenizer: TextTokenizer) -> Vocabulary:
-    """What the model has to know: the same on every worker, since it follows from the training pairs alone."""
-    if not config.model.trim_vocabulary:
-        return Vocabulary.whole(recipe.vocab_size)
-    always = (recipe.eos_id, recipe.pad_id)
-    return Vocabulary.of(training.token_ids, recipe.vocab_size, always, tokenizer.unknown_id)
-
-
-def keep(folder: Path, engine: DeepSpeedEngine, ema: EMA, state: RunState) -> None:
-    """Writes this worker's share of the run's state."""
-    engine.save(folder)
-    if engine.rank == 0:
-        save_file(
-            {name: p.detach().contiguous() for name, p in ema.model.named_parameters()}, folder / "ema.safetensors"
-        )
-        write_json(folder / "run.json", {**state.as_dict(), "ema_updates": ema.updates})
-
-
-def restore(folder: Path, engine: DeepSpeedEngine, ema: EMA) -> RunState:
-    """Reads what `keep` wrote."""
-    engine.load(folder)
-    tree = loads((folder / "run.json").read_text(encoding="utf-8"))
-    ema.updates = tree.pop("ema_updates")
-    ema.model.load_state_dict(load_file(folder / "ema.safetensors", device=str(engine.device)), strict=True)
-    return RunState(**tree)
-
-
-def _forget_after(progress: Path, step: int) -> None:
-    """Drops the progress lines of steps that a crash took back."""
-    lines = progress.read_text(encoding="utf-8").splitlines() if progress.is_file() else []
-    kept = [line for line in lines if loads(line)["step"] <= step]
-    progress.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def run_fingerprint(config: Config, data: Path) -> str:

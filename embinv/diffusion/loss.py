@@ -11,30 +11,28 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from embinv.diffusion import schedule
 
+CLIP = 5.0
 LOSS_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "nelbo": schedule.loss_weight,  # a bound on -log p(x_0 | embedding): every t counts the same
+    # 1/t, but for texts that are nearly whole; the divisor keeps the scale (E[t min(1/t, c)] = 1 - 1/(2c))
+    "clipped": lambda t: schedule.loss_weight(t).clamp(max=CLIP) / (1 - 0.5 / CLIP),
     "uniform": lambda t: torch.full_like(t, 2.0),  # each hidden token counts the same; 2 keeps the scale (E[t] = 1/2)
 }
 
 
-def masked_cross_entropy(log_probability: Tensor, x_0: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
-    """Sums weight_b x -log p(x_0) over the hidden positions of each text, per token of B x L.
+def token_weights(weight: Tensor, hidden: Tensor) -> Tensor:
+    """What each hidden token counts, so that the weighted sum of cross-entropies is the loss per token of B x L.
 
-    With weight 1/t this is an unbiased estimate of the NELBO divided by L.
+    With weight 1/t that sum is an unbiased estimate of the NELBO divided by L.
 
     Args:
-        log_probability: [M, V] at the hidden positions, in row-major order.
-        x_0: [B, L] int64 true ids.
-        hidden: [B, L] bool with M true entries.
         weight: [B] weight of each text.
+        hidden: [B, L] bool with M true entries.
 
     Returns:
-        A scalar, float32.
+        [M] float32, in row-major order.
     """
-    entropy = F.nll_loss(log_probability, x_0[hidden], reduction="none")  # [M]
-    per_position = weight.unsqueeze(1).expand(x_0.shape)[hidden]  # [M]
-    return (entropy * per_position).sum() / x_0.numel()
+    return (weight / hidden.numel()).unsqueeze(1).expand(hidden.shape)[hidden]

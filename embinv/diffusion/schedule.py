@@ -4,6 +4,8 @@ A token is masked with probability 1 - alpha_t = t (Sahoo et al. 2024, appendix 
 the text that is hidden and t = 1 hides all of it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ MIN_TIME = 1e-3
 """The smallest time drawn, as in MDLM: below it almost nothing is hidden and 1 / t only adds variance."""
 
 
-def sample_times(batch: int, generator: torch.Generator) -> Tensor:
+def low_discrepancy_times(batch: int, generator: torch.Generator) -> Tensor:
     """Low-discrepancy times: one uniform shift, then `batch` points evenly spread over the interval.
 
     The sampler of Kingma et al. 2021 ("Variational Diffusion Models", appendix I.1): each time alone is uniform, and
@@ -40,3 +42,14 @@ def sample_times(batch: int, generator: torch.Generator) -> Tensor:
     uniform = (shift + torch.arange(batch, dtype=torch.float64)) / batch  # one point in each of B strata of [0, 1)
     order = torch.randperm(batch, generator=generator)
     return (MIN_TIME + (1.0 - MIN_TIME) * uniform[order]).float()
+
+
+def uniform_times(batch: int, generator: torch.Generator) -> Tensor:
+    """Independent times, [B] float32, uniform on [MIN_TIME, 1]."""
+    return (MIN_TIME + (1.0 - MIN_TIME) * torch.rand(batch, generator=generator, dtype=torch.float64)).float()
+
+
+TIME_SAMPLERS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
+    "low-discrepancy": low_discrepancy_times,
+    "uniform": uniform_times,
+}

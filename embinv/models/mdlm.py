@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embinv.models.adaln import ConditionedBlock, ConditionedNorm, rotary_table, zero_initialise
+from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.settings import MDLMConfig
 
 
-class ConditionalMDLM(nn.Module):
+class ConditionalMDLM(MaskedDenoiser):
     """x_0-prediction from a masked text z_t [B, L] and an embedding [B, D]."""
 
     rotary_cosine: Tensor
@@ -80,26 +81,9 @@ class ConditionalMDLM(nn.Module):
             x = block(x, condition, rotary)
         return self.final_norm(x, condition)[:, length - z_t.shape[1] :]  # [B, L, H]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Applies the head to hidden states [..., H]; returns [..., V]."""
-        weight = self.token_embedding.weight[: self.config.vocab_size] if self.head_weight is None else self.head_weight
-        return F.linear(hidden, weight, self.head_bias)
-
-    def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Log-probabilities of x_0 at the asked positions.
-
-        Args:
-            z_t: [B, L] int64 with `mask_id` where the text is hidden.
-            embedding: [B, D] float, at any scale.
-            positions: [B, L] bool, where to predict; null means everywhere.
-
-        Returns:
-            [M, V] float32 log-probabilities in row-major order of the M asked positions, or [B, L, V].
-        """
-        hidden = self.hidden_states(z_t, embedding)
-        if positions is not None:
-            hidden = hidden[positions]  # [M, H]
-        return F.log_softmax(self.logits(hidden).float(), dim=-1)
+    def head(self) -> tuple[Tensor, Tensor]:
+        """The head's weight, which may be that of the token embedding with the mask's row, and its bias [V]."""
+        return (self.token_embedding.weight if self.head_weight is None else self.head_weight), self.head_bias
 
 
 def scale_to_unit_rms(embedding: Tensor) -> Tensor:

@@ -16,19 +16,21 @@ class EMA:
 
     Args:
         model: the model at its start; it is copied.
-        decay: weight of the past after the warm-up.
+        decay: weight of the past at most.
+        share: the average spans this share of the updates so far, so that a longer run averages over longer.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, share: float = 0.1) -> None:
         self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
-        self.decay = decay
+        self.decay, self.share = decay, share
         self.updates = 0
         self._average = dict(self.model.named_parameters())
 
     @torch.no_grad()
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Moves the average towards the weights; early updates use (1 + n) / (10 + n): the start is forgotten."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        """Moves the average towards the weights; the start is forgotten."""
+        horizon = 1.0 + self.share * self.updates
+        decay = min(self.decay, 1.0 - 1.0 / horizon)
         for name, value in weights:
             self._average[name].lerp_(value.detach().float(), 1.0 - decay)
         self.updates += 1

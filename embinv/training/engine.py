@@ -4,6 +4,7 @@ An engine owns the model, its optimizer and its place among the workers. The loo
 engine, how it is spread, accumulated, clipped and kept.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,16 +22,26 @@ class Engine(Protocol):
     world: int
     device: torch.device
 
-    def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor) -> Tensor:
-        """The model's log-probabilities [M, V]."""
+    def loss(
+        self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The model's forward with targets: the loss, and each position's cross-entropy [M]."""
         ...
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of one pass; called `gradient_accumulation` times before each step counts."""
         ...
 
-    def step(self, rate: float) -> None:
-        """Ends one pass; the last pass of an accumulation moves the weights at `rate` x the full rate."""
+    def step(self, rate: float) -> float | None:
+        """Ends one pass; the last pass of an accumulation moves the weights at `rate` x the full rate.
+
+        Returns:
+            None, or after the last pass the gradient's norm before clipping. Where that is not finite, no weight moved.
+        """
+        ...
+
+    def skip(self) -> None:
+        """Drops the gradients of this accumulation, as if its passes had not been made."""
         ...
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -75,20 +86,27 @@ class LocalEngine:
         self.clipping = clipping
         self.passes = 0
 
-    def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor) -> Tensor:
-        return self.model(z_t, embedding, positions)
+    def loss(
+        self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self.model(z_t, embedding, positions, targets, weights)
 
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()
 
-    def step(self, rate: float) -> None:
+    def step(self, rate: float) -> float | None:
         self.passes += 1
         if self.passes % self.accumulation:
-            return
-        if self.clipping:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping)
-        set_rate(self.optimizer, rate)
-        self.optimizer.step()
+            return None
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping or math.inf))
+        if math.isfinite(norm):
+            set_rate(self.optimizer, rate)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def skip(self) -> None:
+        self.passes += -self.passes % self.accumulation
         self.optimizer.zero_grad(set_to_none=True)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

@@ -5,6 +5,7 @@ step, rank) alone, so a run that comes back from its state goes on as if it had 
 Ray nor DeepSpeed: those stand behind `Engine`.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from embinv.training.ema import EMA
 from embinv.training.engine import Engine
 from embinv.training.lr_schedule import SCHEDULES
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import step_generator, to_tensors, training_loss
+from embinv.training.step import TIME_BUCKETS, StepLoss, step_generator, to_tensors, training_loss
 from embinv.training.validation import Validation, validate
 
 PROGRESS_EVERY = 2.0  # seconds
@@ -33,6 +34,8 @@ class RunState:
         validations: validations made.
         best: the best token accuracy from a full mask so far.
         since_best: validations since then.
+        skipped: steps that moved nothing, since a loss or gradient was not finite.
+        skipped_in_a_row: those since the last step that did.
         finished: why the run ended, if it has.
         history: one row a validation, for the plot.
     """
@@ -42,6 +45,8 @@ class RunState:
     validations: int = 0
     best: float = -1.0
     since_best: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
     finished: str | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -52,7 +57,19 @@ class RunState:
 
 @dataclass(frozen=True)
 class Progress:
-    """Something to show while training goes on."""
+    """Something to show while training goes on.
+
+    Attributes:
+        step: optimizer steps made.
+        share: of the run that is done.
+        seconds: of training, over all sittings.
+        loss: mean over the steps since the last progress, in nats a token; NaN if all were skipped.
+        rate: the learning rate's share of the full one.
+        samples_per_second: over all workers.
+        gradient_norm: mean over the same steps, before clipping.
+        loss_by_time: [TIME_BUCKETS] mean cross-entropy of a hidden token by time; NaN where no token was hidden.
+        skipped: steps of the whole run that moved nothing.
+    """
 
     step: int
     share: float
@@ -60,6 +77,9 @@ class Progress:
     loss: float
     rate: float
     samples_per_second: float
+    gradient_norm: float
+    loss_by_time: list[float]
+    skipped: int
 
 
 @dataclass(frozen=True)
@@ -101,44 +121,32 @@ def run(
         state: where to go on from; kept up to date in place before each event.
 
     Raises:
-        ValueError: the loss is not finite; the message says what to lower.
+        ValueError: `max_skipped` steps in a row had no finite loss or gradient; the message says what to lower.
     """
-    micro_batch = settings.batch_size // (engine.world * settings.gradient_accumulation)
     schedule = SCHEDULES[settings.schedule]
     began = time.monotonic() - state.seconds
-    shown, shown_step, losses = time.monotonic(), state.step, []
+    window = _Window(state.seconds)
     while state.finished is None:
-        share = _share(state, settings)
-        rate = schedule(share, settings.warmup, settings.decay)
-        total = torch.zeros((), device=engine.device)
-        for micro in range(settings.gradient_accumulation):
-            place = state.step * settings.gradient_accumulation + micro
-            rows = batch_rows(len(training), micro_batch, place, settings.seed, engine.rank, engine.world)
-            x_0, embedding = to_tensors(training, rows, engine.device)
-            generator = step_generator(settings.seed, place, engine.rank)
-            torch.manual_seed(generator.initial_seed())  # dropout
-            loss = training_loss(engine, x_0, embedding, ids.mask_id, settings.loss_weight, generator)
-            engine.backward(loss)
-            engine.step(rate)
-            total += loss.detach()
-        ema.update(engine.weights())
+        rate = schedule(_share(state, settings), settings.warmup, settings.decay)
+        norm = _make_step(engine, training, ids, settings, state.step, rate, window)
         state.step += 1
-        losses.append(total / settings.gradient_accumulation)
+        if norm is None:
+            _note_skipped(state, settings)
+        else:
+            state.skipped_in_a_row = 0
+            ema.update(engine.weights())
         state.seconds = engine.agree(time.monotonic() - began)
 
         share = _share(state, settings)
-        now = time.monotonic()
         if share >= 1.0:
             state.finished = "steps" if state.step >= settings.max_steps else "minutes"
-        if now - shown >= PROGRESS_EVERY or state.finished:
-            mean = _finite_mean(losses, state.step)
-            speed = (state.step - shown_step) * settings.batch_size / max(now - shown, 1e-9)
-            yield Progress(state.step, share, state.seconds, mean, rate, speed)
-            shown, shown_step, losses = time.monotonic(), state.step, []
+        since = state.seconds - window.began
+        if since >= PROGRESS_EVERY or state.finished:
+            speed = window.steps * settings.batch_size / max(since, 1e-9)
+            yield window.progress(engine, state, share, rate, speed)
+            window = _Window(state.seconds)
 
         if state.finished or share * settings.validations >= state.validations + 1:
-            if losses:
-                _finite_mean(losses, state.step)  # weights that are lost must not be saved
             figures = validate(
                 ema.model, validation, ids.mask_id, (ids.eos_id, ids.pad_id), settings.validation_steps, engine
             )
@@ -146,23 +154,94 @@ def run(
             state.seconds = engine.agree(time.monotonic() - began)
             yield event
             began = time.monotonic() - state.seconds  # saving is not training time
-            shown, shown_step = time.monotonic(), state.step
+            window = _Window(state.seconds)
+
+
+@dataclass
+class _Window:
+    """What happened since the last progress, on this worker; `began` is in seconds of training."""
+
+    began: float
+    steps: int = 0
+    losses: list[torch.Tensor] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    by_time: list[torch.Tensor] = field(default_factory=list)
+
+    def progress(self, engine: Engine, state: RunState, share: float, rate: float, speed: float) -> Progress:
+        """The same on every worker."""
+        counted = len(self.losses)
+        loss = float(torch.stack(self.losses).sum()) if counted else 0.0
+        by_time = torch.stack(self.by_time).sum(dim=0).flatten().tolist() if counted else [0.0] * (2 * TIME_BUCKETS)
+        loss, total, *sums = engine.total([loss, counted, *by_time])
+        entropies, tokens = sums[:TIME_BUCKETS], sums[TIME_BUCKETS:]
+        return Progress(
+            state.step,
+            share,
+            state.seconds,
+            loss / total if total else math.nan,
+            rate,
+            speed,
+            sum(self.norms) / len(self.norms) if self.norms else math.nan,
+            [entropy / n if n else math.nan for entropy, n in zip(entropies, tokens, strict=True)],
+            state.skipped,
+        )
+
+
+def _make_step(
+    engine: Engine,
+    training: Pairs,
+    ids: TokenIds,
+    settings: TrainingSettings,
+    step: int,
+    rate: float,
+    window: _Window,
+) -> float | None:
+    """Makes one optimizer step; returns its gradient norm, or None if nothing moved, on every worker alike."""
+    passes, norm = settings.gradient_accumulation, None
+    micro_batch = settings.batch_size // (engine.world * passes)
+    window.steps += 1
+    made: list[StepLoss] = []
+    for micro in range(passes):
+        place = step * passes + micro
+        rows = batch_rows(len(training), micro_batch, place, settings.seed, engine.rank, engine.world)
+        x_0, embedding = to_tensors(training, rows, engine.device)
+        generator = step_generator(settings.seed, place, engine.rank)
+        torch.manual_seed(generator.initial_seed())  # dropout
+        made.append(training_loss(engine, x_0, embedding, ids.mask_id, settings, generator))
+        # Found before any gradient is made of it: workers that share gradients must all leave this step out.
+        [broken] = engine.total([float(not torch.isfinite(made[-1].loss))])
+        if broken:
+            engine.skip()
+            return None
+        engine.backward(made[-1].loss)
+        norm = engine.step(rate)
+    if norm is None or not math.isfinite(norm):
+        return None
+    window.losses.append(torch.stack([part.loss.detach() for part in made]).mean())
+    window.by_time.extend(part.by_time for part in made)
+    window.norms.append(norm)
+    return norm
+
+
+def _note_skipped(state: RunState, settings: TrainingSettings) -> None:
+    """Counts a step that moved nothing.
+
+    Raises:
+        ValueError: it was one too many in a row.
+    """
+    state.skipped += 1
+    state.skipped_in_a_row += 1
+    if state.skipped_in_a_row >= settings.max_skipped:
+        raise ValueError(
+            f"no finite loss or gradient in {state.skipped_in_a_row} steps in a row, the last of them step "
+            f"{state.step}; lower training.learning_rate (and muon_learning_rate), or set training.precision float32"
+        )
 
 
 def _share(state: RunState, settings: TrainingSettings) -> float:
     """How much of the run is done, in [0, 1]: by steps or by minutes, whichever is further."""
     by_minutes = 0.0 if settings.minutes is None else state.seconds / (60.0 * settings.minutes)
     return min(1.0, max(state.step / settings.max_steps, by_minutes))
-
-
-def _finite_mean(losses: list[torch.Tensor], step: int) -> float:
-    mean = float(torch.stack(losses).mean())
-    if mean != mean or mean in (float("inf"), float("-inf")):
-        raise ValueError(
-            f"the loss is {mean} at step {step}; lower training.learning_rate (and muon_learning_rate), "
-            "or set training.precision float32"
-        )
-    return mean
 
 
 def _record(state: RunState, figures: Validation, settings: TrainingSettings) -> Validated:

@@ -20,8 +20,18 @@ class TrainingSettings(BaseModel):
     batch_size: int = Field(default=512, gt=0, description="texts in an optimizer step, over all workers")
     gradient_accumulation: int = Field(default=1, gt=0, description="backward passes in one optimizer step")
     gradient_clipping: float = Field(default=1.0, ge=0, description="global gradient norm at most; 0 is off")
-    loss_weight: Literal["nelbo", "uniform"] = Field(
-        default="uniform", description="every hidden token the same, or 1/t of the NELBO (slower: docs/LOG.md)"
+    times: Literal["low-discrepancy", "uniform"] = Field(
+        default="low-discrepancy", description="how times are drawn: spread evenly over a batch, or each alone"
+    )
+    loss_weight: Literal["nelbo", "clipped", "uniform"] = Field(
+        default="uniform",
+        description="every hidden token the same, or 1/t of the NELBO (slower: docs/LOG.md), or 1/t up to 5",
+    )
+    embedding_noise: float = Field(
+        default=0.0, ge=0, description="Gaussian noise on the vectors, as a share of their root mean square"
+    )
+    max_skipped: int = Field(
+        default=10, gt=0, description="steps in a row without a finite loss or gradient before the run ends"
     )
     # --- the optimizer
     optimizer: Literal["muon", "adamw"] = Field(
@@ -37,8 +47,9 @@ class TrainingSettings(BaseModel):
     schedule: Literal["trapezoid", "cosine"] = "trapezoid"
     warmup: float = Field(default=0.02, ge=0, lt=1, description="share of the run in which the rate rises")
     decay: float = Field(default=0.4, ge=0, le=1, description="share of the run in which a trapezoid falls to zero")
-    ema_decay: float = Field(
-        default=0.999, ge=0, lt=1, description="of the float32 moving average, after its own warm-up"
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of the float32 moving average, at most")
+    ema_share: float = Field(
+        default=0.1, gt=0, le=1, description="share of the steps so far that the moving average spans, up to ema_decay"
     )
     # --- the machine
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu trains over gloo, cuda over nccl")

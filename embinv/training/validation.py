@@ -17,8 +17,8 @@ from embinv.data.pairs import Pairs
 from embinv.decoding.base import DecodingRequest, Denoiser, final_state
 from embinv.decoding.strategies import STRATEGIES
 from embinv.diffusion.corruption import mask_tokens
-from embinv.diffusion.loss import LOSS_WEIGHTS, masked_cross_entropy
-from embinv.diffusion.schedule import sample_times
+from embinv.diffusion.loss import LOSS_WEIGHTS, token_weights
+from embinv.diffusion.schedule import low_discrepancy_times
 from embinv.training.engine import Engine
 from embinv.training.step import step_generator, to_tensors
 
@@ -91,10 +91,11 @@ def validate(
 
 
 def _nelbo(denoiser: Denoiser, x_0: Tensor, embedding: Tensor, mask_id: int, generator: torch.Generator) -> float:
-    t = sample_times(len(x_0), generator)
+    t = low_discrepancy_times(len(x_0), generator)
     z_t, hidden = mask_tokens(x_0, t, mask_id, generator)
-    weight = LOSS_WEIGHTS["nelbo"](t).to(x_0.device)
-    return float(masked_cross_entropy(denoiser(z_t, embedding, hidden), x_0, hidden, weight))
+    weights = token_weights(LOSS_WEIGHTS["nelbo"](t).to(x_0.device), hidden)  # [M]
+    entropies = -denoiser(z_t, embedding, hidden).gather(1, x_0[hidden].unsqueeze(1)).squeeze(1)  # [M]
+    return float((weights * entropies).sum())
 
 
 def _generate(

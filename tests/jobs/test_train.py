@@ -45,7 +45,7 @@ class Plain:
         self.start = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
 
     def run(self):
-        ema = EMA(self.model, self.settings.ema_decay)
+        ema = EMA(self.model, self.settings.ema_decay, self.settings.ema_share)
         optimizer = build_optimizer(self.model, self.settings)
         engine = LocalEngine(
             self.model, optimizer, self.settings.gradient_accumulation, self.settings.gradient_clipping

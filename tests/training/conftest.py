@@ -35,7 +35,7 @@ class Toy:
         torch.manual_seed(seed)
         architecture = ModelSettings(size="tiny", pseudo_tokens=2, **switches)
         model = ConditionalMDLM(architecture.resolve(self.tokenizer.vocab_size, DIM, LENGTH))
-        ema = EMA(model, settings.ema_decay)
+        ema = EMA(model, settings.ema_decay, settings.ema_share)
         optimizer = build_optimizer(model, settings)
         return engine(model, optimizer, settings.gradient_accumulation, settings.gradient_clipping), ema
 

@@ -13,21 +13,21 @@ def scalar(value, dtype=torch.float32):
 
 def test_average_equals_the_recursion_written_out():
     model, decay = scalar(0.0), 0.7
-    ema, expected = EMA(model, decay), 0.0
+    ema, expected = EMA(model, decay, share=0.25), 0.0
     for update in range(12):
         nn.init.constant_(model.weight, float(update * update))
         ema.update(model.named_parameters())
-        weight_of_the_past = min(decay, (1 + update) / (10 + update))
+        weight_of_the_past = min(decay, 1 - 1 / (1 + 0.25 * update))
         expected = weight_of_the_past * expected + (1 - weight_of_the_past) * update * update
         assert ema.model.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_first_update_forgets_nine_tenths_of_the_start():
+def test_first_update_forgets_the_start():
     model = scalar(0.0)
     ema = EMA(model, 0.999)
     nn.init.constant_(model.weight, 1.0)
     ema.update(model.named_parameters())
-    assert ema.model.weight.item() == pytest.approx(0.9)
+    assert ema.model.weight.item() == 1.0
 
 
 def test_average_of_bfloat16_weights_is_float32_and_moves_where_bfloat16_would_not():
