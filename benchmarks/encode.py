@@ -32,6 +32,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from embinv.data.settings import DataSettings
+from jobs.shards import SHARD_PARQUET
+
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH = ROOT.parent / "shared" / "corpus" / "english.parquet"
 SEQ_LEN = 128  # so that hardly a text is cut
@@ -55,7 +58,7 @@ def write_corpus(folder: Path, source: Path, rows: int, shard_rows: int) -> None
     for part, start in enumerate(range(0, rows, shard_rows)):
         texts_of = chosen.slice(start, shard_rows)
         table = pa.table({"id": ids[start : start + shard_rows], "text": texts_of, "lang": ["en"] * len(texts_of)})
-        pq.write_table(table, folder / f"part-{part:05d}.parquet")
+        pq.write_table(table, folder / f"part-{part:05d}.parquet", **SHARD_PARQUET)
     stats = {"rows": rows, "languages": {"en": rows}, "dropped": {}, "seconds": 0.0, "data": {}}
     (folder / "_stats.json").write_text(json.dumps(stats))
 
@@ -186,7 +189,7 @@ def bare_rate(corpus: Path, rows: int, threads: int, precision: str, repeats: in
 def speedup_vs_naive(source: Path, rows: int, repeats: int, scratch: Path) -> dict[str, Any]:
     """The whole job (read, align, tokenise, encode, write) against a loop that only tokenises and encodes."""
     threads = os.cpu_count() or 1
-    write_corpus(scratch / "texts", source, rows, 2048)
+    write_corpus(scratch / "texts", source, rows, DataSettings().shard_rows)
     naive, job = [], []
     for turn in range(repeats):
         naive.append(in_a_fresh_process(naive_rate, scratch / "texts", min(rows, 20 * NAIVE_BATCH), threads))
@@ -207,7 +210,7 @@ def speedup_vs_naive(source: Path, rows: int, repeats: int, scratch: Path) -> di
 def efficiency(source: Path, rows: int, repeats: int, scratch: Path) -> dict[str, Any]:
     """The whole job against the forward pass alone, same dtype, same threads."""
     threads = os.cpu_count() or 1
-    write_corpus(scratch / "texts", source, rows, 2048)
+    write_corpus(scratch / "texts", source, rows, DataSettings().shard_rows)
     result: dict[str, Any] = {}
     for precision in ("auto", "recipe"):
         bare, job = [], []

@@ -82,5 +82,5 @@ def run_job(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print("stopped; run the same command again", file=sys.stderr)
         raise SystemExit(130) from None

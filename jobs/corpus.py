@@ -6,6 +6,7 @@ are (jobs/texts.py), as much as is needed (jobs/supplies.py); the driver sees id
 """
 
 import argparse
+import hashlib
 import shutil
 import sys
 import time
@@ -34,7 +35,7 @@ from jobs.arguments import (
 )
 from jobs.corpus_plan import plan_corpus, plan_text
 from jobs.failures import told_plainly
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, put_in_place, require_ours, require_siblings, sole_writer
 from jobs.progress import Watch, duration
 from jobs.rejects import read_rejects, require_few
 from jobs.selection import Choice, choose, survey
@@ -110,23 +111,36 @@ def make_corpus(config: Config, out: Path, overwrite: bool = False) -> dict[str,
         return _finished(out, wanted)
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out}: is not empty and holds no corpus of ours; choose another folder")
+    require_siblings(out)
+    with told_plainly(out), sole_writer(out):
+        return _make_beside(config, out, wanted)
+
+
+def _make_beside(config: Config, out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Makes the corpus under a hidden name and puts it in place when it is whole."""
     began = time.monotonic()
     supplies = open_supplies(config.data)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / FOUND).mkdir(parents=True)
     try:
-        with told_plainly(out):
-            stats = _make(config, supplies, partial)
+        stats = _make(config, supplies, partial)
         stats |= {"seconds": round(time.monotonic() - began, 2), "data": wanted}
         keep_settings(config, partial, "corpus")
         write_json(partial / STATS_FILE, stats)
         (partial / SUCCESS_FILE).touch()
-        delete_ours(out, _is_shard)
-        partial.rename(out)
+        put_in_place(partial, out, _is_shard)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # what an error or Ctrl-C leaves
     return stats
+
+
+def _digest(partial: Path) -> str:
+    """Names a corpus by its content: a hash of its shards."""
+    found = hashlib.blake2b(digest_size=16)
+    for shard in sorted(path for path in partial.iterdir() if _is_shard(path)):
+        found.update(shard.read_bytes())
+    return found.hexdigest()
 
 
 def _is_shard(path: Path) -> bool:
@@ -153,6 +167,8 @@ def _make(config: Config, supplies: list[Supply], partial: Path) -> dict[str, An
     shutil.rmtree(partial / FOUND)
     return {
         "rows": rows,
+        "shards": sum(_is_shard(path) for path in partial.iterdir()),
+        "digest": _digest(partial),
         "languages": dict(Counter(choice.langs[choice.keep].tolist()).most_common()),
         "read": read,
         "files": len(reading.files),
@@ -189,6 +205,8 @@ def _found(partial: Path) -> int:
 def _finished(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """The statistics of a corpus that is there already, if it is the one that is wanted."""
     stats = loads((out / STATS_FILE).read_text(encoding="utf-8"))
+    if "data" not in stats:
+        raise ValueError(f"--out {out}: is not empty and holds no corpus of ours; choose another folder")
     differing = [name for name in TEXT_FIELDS if stats["data"].get(name) != wanted[name]]
     if differing:
         raise ValueError(

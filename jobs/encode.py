@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 
 from embinv.config import Config
-from embinv.data.schema import PairsRecipe, require_same_recipe
-from embinv.data.tokenizer import TextTokenizer
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -31,9 +29,10 @@ from jobs.arguments import (
 )
 from jobs.encode_pipeline import discard_uncommitted, run_pipeline
 from jobs.encode_plan import plan_encoding, plan_text
+from jobs.encode_run import recipe_of, require_same_run, run_of
 from jobs.encode_stages import Job
 from jobs.failures import told_plainly
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours, require_siblings, sole_writer
 from jobs.progress import RowCounter, Watch, duration
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, reject_file, require_few
@@ -46,20 +45,6 @@ REASONS = {  # as a reader of the statistics would ask; others are an encoder's 
 }
 
 
-def recipe_of(config: Config) -> PairsRecipe:
-    """The recipe that a config asks for; loads the tokenizer."""
-    tokenizer = TextTokenizer(config.tokenizer, trust_remote_code=config.encoder.trust_remote_code)
-    return PairsRecipe(
-        encoder=config.encoder,
-        tokenizer=config.tokenizer,
-        tokenizer_hash=tokenizer.fingerprint(),
-        vocab_size=tokenizer.vocab_size,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
-        seq_len=config.data.seq_len,
-    )
-
-
 def read_corpus(texts: Path) -> tuple[dict[str, Any], list[Path]]:
     """The statistics and the shards of a finished corpus.
 
@@ -69,7 +54,15 @@ def read_corpus(texts: Path) -> tuple[dict[str, Any], list[Path]]:
     shards = sorted(texts.glob("*.parquet"))
     if not shards or not (texts / STATS_FILE).is_file():
         raise ValueError(f"--texts {texts}: holds no finished corpus; make one with jobs/corpus.py --out {texts}")
-    return loads((texts / STATS_FILE).read_text(encoding="utf-8")), shards
+    corpus = loads((texts / STATS_FILE).read_text(encoding="utf-8"))
+    if "data" not in corpus:
+        raise ValueError(f"--texts {texts}: holds no corpus; make one with jobs/corpus.py")
+    if len(shards) != corpus.get("shards", len(shards)):  # older ones do not say how many there were
+        raise ValueError(
+            f"--texts {texts}: holds {len(shards):,} shards, but its {STATS_FILE} says {corpus['shards']:,}; "
+            "make the corpus anew with jobs/corpus.py --overwrite"
+        )
+    return corpus, shards
 
 
 def make_pairs(config: Config, texts: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -88,18 +81,27 @@ def make_pairs(config: Config, texts: Path, out: Path, overwrite: bool = False) 
     corpus, shards = read_corpus(texts)
     recipe = recipe_of(config)
     progress = out.with_name(f".{out.name}.progress")
-    run = _run_of(config, recipe, texts, corpus)
+    run = run_of(config, recipe, texts, corpus)
+    require_siblings(out)
+    with told_plainly(out), sole_writer(out):
+        return _make_or_go_on(Job(config, recipe, out, progress / "started"), run, shards, corpus, overwrite)
+
+
+def _make_or_go_on(
+    job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, Any], overwrite: bool
+) -> dict[str, Any]:
+    """Makes the pairs from where an earlier run of the same job got to."""
+    out, progress = job.out, job.started.parent
     if overwrite:
         require_ours(out, _is_split)
         rmtree(progress, ignore_errors=True)  # first: killed in between, the next run would skip what is deleted
         delete_ours(out, _is_split)
-    _require_same_run(out, progress, recipe, run)
+    require_same_run(out, progress, job.recipe, run)
     if (out / SUCCESS_FILE).is_file():
         stats = loads((out / STATS_FILE).read_text(encoding="utf-8"))
         print(f"{out}: all done before, {stats['rows']:,} pairs; --overwrite makes them anew")
         return stats
-    with told_plainly(out):
-        return _make(Job(config, recipe, out, progress / "started"), run, shards, corpus, progress)
+    return _make(job, run, shards, corpus, progress)
 
 
 def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, Any], progress: Path) -> dict[str, Any]:
@@ -137,19 +139,24 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     write_json(clock, round(earlier + seconds, 2))
     require_few(rejects, len(shards), config.data.max_rejected)
     left_out = _left_out(windows, rejects.files, ids)
+    refused = rejects.without(ids)
+    dropped = {
+        "too_few_tokens": left_out - len(refused.rows),
+        "unreadable_shard": corpus["rows"] - rows - left_out,
+        **refused.reasons(),
+    }
+    dropped = {reason: count for reason, count in dropped.items() if count}
     if rows == 0:
-        raise ValueError(f"none of {corpus['rows']} texts has data.min_tokens ({config.data.min_tokens}) tokens")
+        raise ValueError(
+            f"none of {corpus['rows']:,} texts became a pair; left out by reason: {dropped} "
+            f"(data.min_tokens is {config.data.min_tokens})"
+        )
     ready = min((float(path.name.partition("-")[0]) for path in job.started.iterdir()), default=began)
     start_up = max(0.0, ready - began)
-    dropped = {
-        "too_few_tokens": left_out - len(rejects.rows),
-        "unreadable_shard": corpus["rows"] - rows - left_out,
-        **rejects.reasons(),
-    }
     stats = {
         "rows": rows,
         "splits": splits,
-        "dropped": {reason: count for reason, count in dropped.items() if count},
+        "dropped": dropped,
         "rejected_files": rejects.files,
         "seconds": round(seconds + earlier, 2),
         "start_up_seconds": round(start_up, 2),
@@ -179,7 +186,11 @@ def _distinct(by_split: dict[str, np.ndarray], out: Path) -> np.ndarray:
     """[rows] int64, all ids; our own promise is checked at the end of each run: none stands twice."""
     ids = np.concatenate([np.zeros(0, dtype=np.int64), *by_split.values()])
     distinct = np.unique(ids)
-    assert len(distinct) == len(ids), f"{len(ids) - len(distinct)} ids stand twice in {out}"
+    if len(distinct) != len(ids):
+        raise ValueError(
+            f"--out {out}: {len(ids) - len(distinct):,} ids stand twice, so files were added to it from elsewhere; "
+            "give --overwrite to make it anew"
+        )
     return distinct
 
 
@@ -191,47 +202,6 @@ def _left_out(windows: list[Window], broken: dict[str, str], ids: np.ndarray) ->
     if not broken:
         return sum(window.rows for window in windows) - len(ids)
     return int((~np.isin(readable_ids(windows, broken), ids)).sum())
-
-
-def _run_of(config: Config, recipe: PairsRecipe, texts: Path, corpus: dict[str, Any]) -> dict[str, Any]:
-    """All that decides which pairs come out."""
-    return {
-        "texts": str(texts),
-        "corpus": {"rows": corpus["rows"], "data": corpus["data"]},
-        "data": config.data.model_dump(mode="json", include={"min_tokens", "validation", "test"}),
-        "recipe": recipe.model_dump(mode="json"),
-    }
-
-
-def _require_same_run(out: Path, progress: Path, recipe: PairsRecipe, run: dict[str, Any]) -> None:
-    """Refuses to mix pairs of two recipes, two corpora or two ways to divide them in one folder."""
-    if not out.exists() or not any(out.iterdir()):
-        rmtree(progress, ignore_errors=True)  # left by a run whose output is gone: its ids would be skipped
-        return
-    if (out / SUCCESS_FILE).is_file():
-        earlier = loads((out / STATS_FILE).read_text(encoding="utf-8"))["run"]
-    elif (progress / "run.json").is_file():
-        earlier = loads((progress / "run.json").read_text(encoding="utf-8"))
-    else:
-        raise ValueError(f"--out {out}: is not empty and holds no pairs of ours; choose another folder")
-    require_same_recipe(PairsRecipe.model_validate(earlier["recipe"]), recipe, out, "the config")
-    wanted = _flat({name: run[name] for name in ("texts", "corpus", "data")})
-    found = _flat({name: earlier[name] for name in ("texts", "corpus", "data")})
-    differing = [name for name in wanted if wanted[name] != found.get(name)]
-    if differing:
-        name = differing[0]
-        raise ValueError(
-            f"--out {out}: was made with {name} = {found.get(name)!r}, not {wanted[name]!r}; choose another folder, or "
-            "give --overwrite to make it anew"
-        )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of settings as `section.key: value`."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def summary(stats: dict[str, Any], out: Path) -> str:

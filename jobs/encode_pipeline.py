@@ -20,7 +20,7 @@ from jobs.encode_stages import AlignWindow, EncodeWindow, Job
 from jobs.rejects import reject_file
 from jobs.shards import ShardSource, Window
 
-CPU_ENCODERS = 4  # copies of a model in memory, unless the config asks for more
+NODE_ENCODERS = 4  # copies of a model in the memory of a node without GPUs, unless the config asks for more
 ENCODER_CPUS = 0.01  # see encoder_pool
 WRITE_CPUS = 0.25  # a write is short and mostly waits for the disk
 # Vectors are noise to a dictionary and to a compressor, but their exponents are not: these lie together in a split
@@ -54,29 +54,45 @@ class EncoderPool:
     threads: int | None
 
 
-def encoder_pool(config: Config) -> EncoderPool:
+def encoder_pool(config: Config, windows: int) -> EncoderPool:
     """The actors that a config asks for in an open Ray session, and what it leaves open.
 
     An encoder of one thread is never held up by a neighbour that Ray wakes on its core; one of two threads waits for
-    the slower one at every step (docs/LOG.md). So there is one a core, up to as many copies of a model
-    as fit anywhere.
+    the slower one at every step (docs/LOG.md). So there is one a core, up to four a node: each is a copy of the model.
 
     On CPUs an actor reserves next to none, whatever it uses: when a node is lost, its encoders start anew on what is
     left, and if they took all of it there, the tasks that feed them would wait for ever
     (tests/jobs/test_encode_faults.py). Not nothing: a head that is given no CPUs gets no encoder either. Of 2 CPUs,
     tasks and the checkpoint's filter need both.
+
+    Args:
+        config: of the run.
+        windows: how many there are to encode; no more encoders than that.
+
+    Raises:
+        ValueError: a machine of its own has fewer GPUs than encoders were asked for; a cluster may yet grow.
     """
-    encoding, there = config.encoding, ray.cluster_resources()
+    encoding, windows = config.encoding, max(1, windows)
     if encoding.device == "cuda":
-        workers = encoding.workers or max(1, int(there.get("GPU", 1)))
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        workers = min(windows, encoding.workers or max(1, gpus))
+        if gpus < workers and not os.environ.get("RAY_ADDRESS"):
+            raise ValueError(
+                f"encoding.device cuda with {workers} worker(s), but this machine has {gpus} GPU(s); set "
+                "encoding.workers to no more than that, or encoding.device cpu"
+            )
+        if gpus < workers:
+            print(f"waiting until the Ray cluster, which has {gpus} GPU(s), has grown to {workers}", flush=True)
         return EncoderPool(workers, {"num_gpus": 1, "num_cpus": 0}, encoding.threads)
-    cores = int(there.get("CPU", 1))
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    cores = max(1, sum(nodes))
     model = config.encoder.kind == "sentence-transformers"
-    workers = encoding.workers or (min(cores, CPU_ENCODERS) if model else 1)
+    default = max(1, sum(min(node, NODE_ENCODERS) for node in nodes)) if model else 1
+    workers = min(windows, encoding.workers or default)
     return EncoderPool(
         workers,
         {"num_cpus": ENCODER_CPUS if cores > 2 else 0},
-        encoding.threads or max(1, cores // workers),
+        encoding.threads or max(1, min(cores // workers, max(nodes, default=1))),
     )
 
 
@@ -102,7 +118,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     context.checkpoint_config = CheckpointConfig(
         id_column="id", checkpoint_path=str(done_ids), delete_checkpoint_on_success=False
     )
-    pool = encoder_pool(job.config)
+    pool = encoder_pool(job.config, len(windows))
     # Ray keeps a share of the CPUs for each stage: of two, a whole one for reading would leave the other to writing.
     cores = int(ray.cluster_resources().get("CPU", 1))
     share = 0.5 if cores <= 2 else 1.0

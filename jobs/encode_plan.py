@@ -74,11 +74,11 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
     texts = _sample(shards, max((window.rows for window in windows), default=0), config.data.seed)
     if len(texts) == 0:
         raise ValueError(f"{shards[0].parent}: holds no readable row")
-    pool = encoder_pool(config)
+    pool = encoder_pool(config, len(windows))
     sent = [ray.put(AlignWindow.of(job))]
     with told_plainly(job.out):
         began = time.monotonic()
-        make = ray.remote(Trial).options(**pool.resources)  # type: ignore[attr-defined]
+        make = ray.remote(Trial).options(**pool.resources, scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
         actors = [make.remote(job, sent, pool.threads) for _ in range(pool.workers)]
         ray.get([actor.__ray_ready__.remote() for actor in actors])
         start_up = time.monotonic() - began

@@ -1,7 +1,13 @@
-"""What a job leaves in its output folder, so that it can be told from a stranger's, and deleted on demand."""
+"""What a job leaves in its output folder, so that it can be told from a stranger's, and deleted on demand.
 
+Beside the folder lie, under hidden names, what a job builds before it is whole and the lock of the job at work.
+"""
+
+import fcntl
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.arguments import SETTINGS_FILE
@@ -33,3 +39,54 @@ def delete_ours(out: Path, ours: Callable[[Path], bool]) -> None:
     require_ours(out, ours)
     (out / SUCCESS_FILE).unlink(missing_ok=True)  # first: killed in between, the rest would pass for the whole
     shutil.rmtree(out, ignore_errors=True)
+
+
+def put_in_place(new: Path, out: Path, ours: Callable[[Path], bool]) -> None:
+    """Puts a finished folder where an older one of ours may be, which is deleted when the new one is there.
+
+    Raises:
+        ValueError: the older one holds what the job did not make.
+    """
+    require_ours(out, ours)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def require_siblings(out: Path) -> None:
+    """Refuses an output folder beside which nothing can be put.
+
+    Raises:
+        ValueError: it is a mount point, so that what lies beside it is on another disk.
+    """
+    if out.exists() and out.stat().st_dev != out.parent.stat().st_dev:
+        raise ValueError(f"--out {out}: is a mount point; give a folder inside it, such as {out / 'out'}")
+
+
+@contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Keeps a second job out of a folder for as long as one is at work there; a job that is killed lets go of it.
+
+    Raises:
+        ValueError: another job is at work.
+    """
+    path = out.with_name(f".{out.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"--out {out}: another job is writing there; wait until it ends, or choose another folder"
+                ) from None
+            if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                continue  # opened just before the job that had it removed it
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

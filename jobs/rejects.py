@@ -6,10 +6,13 @@ more than data.max_rejected of its input; run again after they were mended, it d
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from jobs.arguments import write_json
 
@@ -29,8 +32,15 @@ class Rejects:
     rows: dict[int, str]
 
     def reasons(self) -> dict[str, int]:
-        """Rows left out, by reason."""
-        return dict(Counter(self.rows.values()).most_common())
+        """Rows left out, by reason; reasons that differ in a long number, or far behind, are one."""
+        kinds = (re.sub(r"(?<=\D)\d{2,}", "#", reason)[:120] for reason in self.rows.values())
+        return dict(Counter(kinds).most_common())
+
+    def without(self, ids: np.ndarray) -> "Rejects":
+        """The same without rows of these ids, which a second try encoded."""
+        there = np.isin(np.fromiter(self.rows, dtype=np.int64, count=len(self.rows)), ids)
+        left = {row: reason for (row, reason), done in zip(self.rows.items(), there, strict=True) if not done}
+        return Rejects(self.files, left)
 
 
 def clear(out: Path) -> None:

@@ -71,7 +71,7 @@ class DataSettings(BaseModel):
     )
     test: float = Field(default=0.02, gt=0, lt=0.5, description="share of the texts held out to measure it")
     shard_rows: int = Field(
-        default=2048, gt=0, description="rows in one file; what a killed encode job does again at most"
+        default=2048, gt=0, description="rows in one file; a killed encode job does again what its encoders had at hand, about one file each"
     )
     seed: int = 0
 

@@ -1,5 +1,5 @@
-"""How texts are encoded on the hardware at hand: the `encoding` section of a config. None of it decides which vector
-a text becomes; that is the recipe's (spec.py)."""
+"""How texts are encoded on the hardware at hand: the `encoding` section of a config. But for rounding, none of it
+decides which vector a text becomes; that is the recipe's (spec.py)."""
 
 from typing import Literal
 
@@ -13,7 +13,9 @@ class EncodingSettings(BaseModel):
 
     device: Literal["cpu", "cuda"] = "cpu"
     workers: int | None = Field(
-        default=None, gt=0, description="encoder processes; null: one a GPU, or one a CPU core up to four"
+        default=None,
+        gt=0,
+        description="encoder processes; null: one a GPU, or one a core up to four a node; openai and hash: 1",
     )
     threads: int | None = Field(default=None, gt=0, description="CPU threads of one encoder; null: cores / workers")
     batch_tokens: int | None = Field(
@@ -22,7 +24,8 @@ class EncodingSettings(BaseModel):
     tokenizers: int | None = Field(
         default=None,
         gt=0,
-        description="CPU tasks that read and tokenise at once; null: encoders on a CPU, else cores + 1",
+        description="CPU tasks that read and tokenise at once; null: one an encoder if those are models on CPUs, else "
+        "cores + 1",
     )
     precision: Literal["auto", "recipe"] = Field(
         default="auto",

@@ -178,6 +178,24 @@ def test_a_finished_folder_is_not_made_again_and_holds_one_corpus(config, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+def test_a_corpus_is_named_by_its_content_and_counts_its_files(config, tmp_path):
+    as_txt(tmp_path / "a.txt")
+    first = make_corpus(config(tmp_path / "a.txt", shard_rows=5), tmp_path / "one")
+    same = make_corpus(config(tmp_path / "a.txt", shard_rows=5), tmp_path / "two")
+    assert (first["shards"], first["digest"]) == (3, same["digest"])
+    (tmp_path / "a.txt").write_text((tmp_path / "a.txt").read_text().replace("e", "E", 1))
+    assert make_corpus(config(tmp_path / "a.txt", shard_rows=5), tmp_path / "three")["digest"] != first["digest"]
+
+
+def test_a_folder_of_pairs_is_not_taken_for_a_corpus(config, tmp_path):
+    as_txt(tmp_path / "a.txt")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_SUCCESS").touch()
+    (tmp_path / "out" / "_stats.json").write_text('{"rows": 3, "run": {}}')
+    with pytest.raises(ValueError, match="holds no corpus of ours; choose another folder"):
+        make_corpus(config(tmp_path / "a.txt"), tmp_path / "out")
+
+
 def test_overwrite_keeps_the_old_corpus_until_the_new_one_is_whole(config, tmp_path):
     as_txt(tmp_path / "a.txt")
     out = tmp_path / "out"

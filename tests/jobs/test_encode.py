@@ -24,6 +24,7 @@ from embinv.data.split import assign_split
 from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from jobs.encode import make_pairs, recipe_of, summary
+from jobs.outputs import sole_writer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -208,7 +209,7 @@ def test_texts_that_are_all_too_short_are_a_mistake(config, tmp_path, write_text
     pq.write_table(table.slice(1), tmp_path / "texts" / "part-00000.parquet")
     stats = json.loads((tmp_path / "texts" / "_stats.json").read_text())
     (tmp_path / "texts" / "_stats.json").write_text(json.dumps(stats | {"rows": 1}))
-    with pytest.raises(ValueError, match=r"data\.min_tokens \(8\)"):
+    with pytest.raises(ValueError, match=r"'too_few_tokens': 1} \(data\.min_tokens is 8\)"):
         make_pairs(config, tmp_path / "texts", tmp_path / "pairs")
 
 
@@ -218,6 +219,47 @@ def test_a_corpus_that_lost_a_file_is_refused(config, tmp_path, write_texts):
     with pytest.raises(ValueError, match=r"its files hold 10 texts, but its _stats\.json says 20; files were lost"):
         make_pairs(config, tmp_path / "texts", tmp_path / "pairs")
     assert not (tmp_path / "pairs" / "_SUCCESS").exists()
+
+
+def test_a_corpus_with_fewer_shards_than_it_had_is_refused_even_if_another_is_broken(config, tmp_path, write_texts):
+    texts = tmp_path / "texts"
+    write_texts(texts, 40, shard_rows=10)
+    stats = json.loads((texts / "_stats.json").read_text())
+    (texts / "_stats.json").write_text(json.dumps(stats | {"shards": 4}))
+    (texts / "part-00001.parquet").unlink()
+    (texts / "part-00002.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match=r"holds 3 shards, but its _stats\.json says 4"):
+        make_pairs(config, texts, tmp_path / "pairs")
+
+
+def test_a_corpus_of_other_texts_at_the_same_place_is_refused(made, config, tmp_path, write_texts, monkeypatch):
+    texts, out = tmp_path / "texts", tmp_path / "pairs"
+    write_texts(texts, 20)
+    stats = json.loads((texts / "_stats.json").read_text())
+    (texts / "_stats.json").write_text(json.dumps(stats | {"digest": "aa"}))
+    monkeypatch.setattr(jobs.encode, "run_pipeline", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_pairs(config, texts, out)
+    (texts / "_stats.json").write_text(json.dumps(stats | {"digest": "bb"}))
+    with pytest.raises(ValueError, match=r"was made with corpus\.digest = 'aa', not 'bb'; .*--overwrite"):
+        make_pairs(config, texts, out)
+
+
+def test_pairs_are_not_put_into_the_corpus_nor_a_corpus_read_from_pairs(made, config):
+    texts = made.out.with_name("texts")
+    (texts / "_SUCCESS").touch()
+    with pytest.raises(ValueError, match="holds no pairs of ours; choose another folder"):
+        make_pairs(config, texts, texts)
+    (texts / "_SUCCESS").unlink()
+    with pytest.raises(ValueError, match=r"holds no finished corpus; make one with jobs/corpus\.py"):
+        make_pairs(config, made.out, made.out.with_name("other"))
+
+
+def test_a_folder_in_which_another_job_is_at_work_is_left_to_it(made, config, tmp_path):
+    out = tmp_path / "pairs"
+    with sole_writer(out), pytest.raises(ValueError, match="another job is writing there"):
+        make_pairs(config, made.out.with_name("texts"), out)
+    assert not out.exists()
 
 
 def test_the_last_lines_say_what_there_is_and_what_was_left_out():

@@ -101,7 +101,7 @@ def test_a_run_outlives_its_driver_and_then_its_encoder(start_job, write_texts, 
 
     job = start_job(*command)
     job.until(lambda: committed(out) >= rows // 2)
-    [encoder] = encoders(job)
+    encoder = encoders(job)[0]
     before = committed(out)
     assert before < rows
     encoder.kill()

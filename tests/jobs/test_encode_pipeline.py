@@ -182,22 +182,52 @@ def test_tokens_reach_the_encoder_as_they_were_made(job_of):
 
 @pytest.mark.parametrize(("asked", "workers", "threads"), [(1, 1, 4), (2, 2, 2), (4, 4, 1), (9, 9, 1), ("null", 4, 1)])
 def test_encoders_on_a_cpu_share_its_cores_and_leave_some_to_the_rest(ray_cluster, minilm, asked, workers, threads):
-    pool = encoder_pool(minilm(f"encoding.workers={asked}"))
+    pool = encoder_pool(minilm(f"encoding.workers={asked}"), 100)
     assert (pool.workers, pool.threads) == (workers, threads)
     assert pool.workers * pool.resources["num_cpus"] <= 4 - 2  # of the cluster's 4
-    assert encoder_pool(minilm(f"encoding.workers={asked}", "encoding.threads=7")).threads == 7
+    assert encoder_pool(minilm(f"encoding.workers={asked}", "encoding.threads=7"), 100).threads == 7
 
 
-def test_a_machine_of_many_cores_is_not_filled_with_copies_of_a_model(minilm, monkeypatch):
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 3.0})
-    assert encoder_pool(minilm()) == EncoderPool(4, {"num_cpus": 0.01}, 16)
-    assert encoder_pool(minilm(*HASHED)).workers == 1
-    assert encoder_pool(minilm("encoding.device=cuda")).workers == 3
+def nodes(monkeypatch, *cpus, gpus=0):
+    found = [{"Alive": True, "Resources": {"CPU": float(n)} if n else {}} for n in cpus]
+    monkeypatch.setattr(ray, "nodes", lambda: [*found, {"Alive": False, "Resources": {"CPU": 96.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(gpus)} if gpus else {})
 
 
-def test_encoders_on_gpus_take_one_each_and_no_cpu(ray_cluster, minilm):
-    pool = encoder_pool(minilm("encoding.device=cuda", "encoding.workers=8"))
-    assert pool == EncoderPool(8, {"num_gpus": 1, "num_cpus": 0}, None)
+def test_no_node_is_filled_with_copies_of_a_model_or_given_more_threads_than_cores(minilm, monkeypatch):
+    nodes(monkeypatch, 64)
+    assert encoder_pool(minilm(), 100) == EncoderPool(4, {"num_cpus": 0.01}, 16)
+    assert encoder_pool(minilm(*HASHED), 100).workers == 1
+    nodes(monkeypatch, 0, 8, 8, 8)
+    assert encoder_pool(minilm(), 100) == EncoderPool(12, {"num_cpus": 0.01}, 2)
+    assert encoder_pool(minilm("encoding.workers=1"), 100).threads == 8
+
+
+def test_encoders_are_no_more_than_windows_and_then_have_more_threads(minilm, monkeypatch):
+    nodes(monkeypatch, 4)
+    pool = encoder_pool(minilm(), 1)
+    assert (pool.workers, pool.threads) == (1, 4)
+
+
+def test_encoders_on_gpus_take_one_each_and_no_cpu(minilm, monkeypatch):
+    nodes(monkeypatch, 16, gpus=3)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert encoder_pool(minilm("encoding.device=cuda"), 100) == EncoderPool(3, {"num_gpus": 1, "num_cpus": 0}, None)
+    assert encoder_pool(minilm("encoding.device=cuda", "encoding.workers=8"), 2).workers == 2
+
+
+@pytest.mark.parametrize(("gpus", "asked", "workers"), [(0, "null", 1), (3, 8, 8)])
+def test_gpus_that_are_not_there_are_not_waited_for_unless_a_cluster_may_grow(
+    minilm, monkeypatch, capsys, gpus, asked, workers
+):
+    nodes(monkeypatch, 16, gpus=gpus)
+    config = minilm("encoding.device=cuda", f"encoding.workers={asked}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ValueError, match=rf"cuda with {workers} worker\(s\), but this machine has {gpus} GPU"):
+        encoder_pool(config, 100)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert encoder_pool(config, 100).workers == workers
+    assert f"which has {gpus} GPU(s), has grown to {workers}" in capsys.readouterr().out
 
 
 # On disk

@@ -81,12 +81,20 @@ def test_the_share_of_pairs_is_that_of_the_trial(hashed, corpus):
     assert plan["pairs"] == pytest.approx(len(aligned.rows), rel=0.05)
 
 
+class TimedTrial(jobs.encode_plan.Trial):
+    """Takes half a second, by its own account."""
+
+    def run(self, window):
+        return super().run(window) | {"seconds": 0.5}
+
+
 def test_time_is_texts_by_speed_and_speed_is_that_of_all_workers(hashed, minilm, plan_of, monkeypatch):
     _, plan = hashed
     expected = ROWS / plan["rows_per_second"] + plan["start_up_seconds"]
     assert plan["seconds"] == pytest.approx(expected, abs=0.6)  # all three are rounded
-    monkeypatch.setattr(jobs.encode_plan, "TRIAL_SECONDS", 0.1)
-    assert plan_of(minilm(*HASHED, "encoding.workers=2"))["workers"] == 2
+    monkeypatch.setattr(jobs.encode_plan, "Trial", TimedTrial)
+    two = plan_of(minilm(*HASHED, "encoding.workers=2"))
+    assert (two["workers"], two["rows_per_second"]) == (2, 2 * 200 / 0.5)
 
 
 def test_broken_shards_are_passed_over(minilm, write_texts, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from jobs.rejects import FOLDER, RejectedRow, Rejects, clear, read_rejects, reject_file, reject_rows, require_few
@@ -87,3 +88,13 @@ def test_more_end_the_job_with_each_file_its_reason_and_the_fix(bad, files, allo
 
 def test_rejected_rows_do_not_count_as_files():
     require_few(Rejects({}, dict.fromkeys(range(100), "no")), 1, 0.0)
+
+
+def test_reasons_that_differ_in_a_number_are_one_but_a_status_stays():
+    rejects = Rejects({}, {1: "400 text of 513 tokens", 2: "400 text of 9000 tokens", 3: "413 text of 9000 tokens"})
+    assert rejects.reasons() == {"400 text of # tokens": 2, "413 text of # tokens": 1}
+
+
+def test_rows_that_were_encoded_after_all_are_not_counted():
+    rejects = Rejects({"a": "broken"}, {1: "a", 2: "b", 3: "b"})
+    assert rejects.without(np.array([2, 7])) == Rejects({"a": "broken"}, {1: "a", 3: "b"})
