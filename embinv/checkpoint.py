@@ -13,19 +13,20 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from embinv.data.schema import PairsRecipe, reasons
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.mdlm import ConditionalMDLM
-from embinv.models.settings import MDLMConfig
+from embinv.models.build import empty_denoiser
+from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig
 
 FORMAT_VERSION = 1
 
@@ -42,6 +43,13 @@ class EmbeddingStatistics(BaseModel):
     std: list[float]
 
 
+def _family(model: Any) -> Literal["mdlm", "backbone"]:
+    """The family of an architecture, or of its JSON."""
+    if isinstance(model, Architecture):
+        return model.family
+    return "backbone" if isinstance(model, dict) and "backbone" in model else "mdlm"
+
+
 class CheckpointConfig(BaseModel):
     """config.json."""
 
@@ -49,11 +57,21 @@ class CheckpointConfig(BaseModel):
 
     format_version: int = FORMAT_VERSION
     name: str
-    family: Literal["mdlm"] = "mdlm"
-    model: MDLMConfig
+    model: Annotated[
+        Annotated[MDLMConfig, Tag("mdlm")] | Annotated[BackboneConfig, Tag("backbone")], Discriminator(_family)
+    ]
+    family: Literal["mdlm", "backbone"] = Field(
+        default_factory=lambda known: _family(known.get("model")), description="mdlm: trained from scratch"
+    )
     pairs: PairsRecipe = Field(description="the recipe of the data: encoder, tokenizer hash, special ids, L")
     training: dict[str, Any] = Field(description="steps, seconds, samples per second, figures of the validation")
     statistics: EmbeddingStatistics
+
+    @model_validator(mode="after")
+    def _family_is_the_models(self) -> "CheckpointConfig":
+        if self.family != self.model.family:
+            raise ValueError(f"family is {self.family!r}, but model is one of {self.model.family!r}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,7 @@ class Checkpoint:
     """A loaded folder."""
 
     config: CheckpointConfig
-    model: ConditionalMDLM
+    model: MaskedDenoiser
     tokenizer: TextTokenizer
     vocabulary: Vocabulary
 
@@ -81,7 +99,7 @@ def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
 
 def save_checkpoint(
     folder: str | Path,
-    model: ConditionalMDLM,
+    model: MaskedDenoiser,
     config: CheckpointConfig,
     tokenizer: TextTokenizer,
     vocabulary: Vocabulary,
@@ -147,7 +165,7 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
     vocabulary = Vocabulary.load(folder)
     if vocabulary.size != config.model.vocab_size or vocabulary.full_size != config.pairs.vocab_size:
         raise ValueError(f"--checkpoint {folder}: vocabulary.safetensors does not belong to config.json's vocab_size")
-    model = ConditionalMDLM(config.model)
+    model = empty_denoiser(config.model)
     try:
         weights = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
@@ -171,7 +189,8 @@ def _require_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, to
 
 def model_card(config: CheckpointConfig) -> str:
     """The README.md of a checkpoint: what it inverts, how it was made, what was measured while training."""
-    encoder, training = config.pairs.encoder, config.training
+    encoder, training, model = config.pairs.encoder, config.training, config.model
+    start = f"started from {model.backbone}" if isinstance(model, BackboneConfig) else "trained from scratch"
     figures = "\n".join(f"| {name} | {value} |" for name, value in training.items())
     return f"""---
 library_name: embinv
@@ -180,8 +199,8 @@ tags: [embedding-inversion, masked-diffusion]
 # {config.name}: an inverter for {encoder.model}
 
 Recovers text from a {encoder.dim}-dimensional vector of {encoder.model}, up to {config.pairs.seq_len - 1} tokens. A
-conditional masked diffusion language model: {config.model.layers} layers, hidden {config.model.hidden}, AdaLN-Zero
-{"on" if config.model.adaln else "off"}, {config.model.pseudo_tokens} pseudo-tokens.
+conditional masked diffusion language model, {start}: {model.layers} layers, hidden {model.hidden}, AdaLN-Zero
+{"on" if model.adaln else "off"}, {model.pseudo_tokens} pseudo-tokens.
 
 ```bash
 embinv invert --checkpoint . --vectors vectors.npy --out recovered.parquet

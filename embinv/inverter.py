@@ -50,7 +50,7 @@ class Inverter(Protocol):
 
 
 class DiffusionInverter:
-    """Inverts with a `ConditionalMDLM`.
+    """Inverts with a `MaskedDenoiser`.
 
     Args:
         checkpoint: a loaded folder.

@@ -6,9 +6,29 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from embinv.checkpoint import embedding_statistics, load_checkpoint, read_checkpoint_config, save_checkpoint
+from embinv.checkpoint import (
+    CheckpointConfig,
+    embedding_statistics,
+    load_checkpoint,
+    read_checkpoint_config,
+    save_checkpoint,
+)
+from embinv.data.tokenizer import TextTokenizer
+from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.hashing import HashEncoder
-from tests.fakes import WORDS, hash_spec, sentences, tiny_checkpoint, unit_vectors, word_tokenizer
+from embinv.models.build import new_denoiser
+from embinv.models.settings import ModelSettings
+from tests.backbones import save_tiny_backbone
+from tests.fakes import (
+    WORDS,
+    awaken,
+    hash_spec,
+    recipe_for,
+    sentences,
+    tiny_checkpoint,
+    unit_vectors,
+    word_tokenizer,
+)
 
 SPEC = hash_spec(16)
 
@@ -84,6 +104,51 @@ def test_saving_what_was_loaded_writes_the_same_files(saved, tmp_path):
         assert first[name] == second[name]
 
 
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """A checkpoint of a model that started from a backbone, which is no longer there; and its model."""
+    folder = tmp_path_factory.mktemp("started")
+    save_tiny_backbone(folder / "tiny")
+    tokenizer = TextTokenizer(str(folder / "tiny"))
+    vocabulary = Vocabulary(np.array([0, 1, 2, 5, 9]), tokenizer.vocab_size, tokenizer.unknown_id)
+    model = awaken(new_denoiser(ModelSettings(backbone=str(folder / "tiny")), vocabulary, SPEC.dim, 8))
+    config = CheckpointConfig(
+        name="started",
+        model=model.config,
+        pairs=recipe_for(tokenizer, SPEC),
+        training={},
+        statistics=embedding_statistics(unit_vectors(16, SPEC.dim)),
+    )
+    save_checkpoint(folder / "checkpoint", model, config, tokenizer, vocabulary)
+    (folder / "tiny").rename(folder / "gone")
+    return folder / "checkpoint", model
+
+
+def test_model_from_a_backbone_loads_without_the_backbone_and_says_the_same(started):
+    folder, model = started
+    loaded = load_checkpoint(folder)
+    z_t, embedding = torch.tensor([[model.config.mask_id] * 8, [0, 1, 2, 3, 4, 5, 6, 0]]), torch.ones(2, SPEC.dim)
+    assert torch.equal(loaded.model(z_t, embedding), model(z_t, embedding))
+    assert loaded.config.model == model.config
+    assert json.loads((folder / "config.json").read_text())["family"] == "backbone"
+    card = (folder / "README.md").read_text()
+    assert f"started from {model.config.backbone}: 4 layers, hidden 32" in " ".join(card.split())
+
+
+def test_checkpoint_says_its_family_and_an_older_one_without_it_is_read(saved, folder):
+    assert json.loads((folder / "config.json").read_text())["family"] == "mdlm"
+    rewrite_config(folder, lambda tree: tree.pop("family"))
+    assert load_checkpoint(folder).config == saved[2]
+
+
+def test_family_that_is_not_the_models_is_refused(started, folder, tmp_path):
+    rewrite_config(folder, lambda tree: tree.update(family="backbone"))
+    assert "family is 'backbone', but model is one of 'mdlm'" in refusal(folder)
+    shutil.copytree(started[0], tmp_path / "other")
+    rewrite_config(tmp_path / "other", lambda tree: tree["model"].pop("transformer"))
+    assert "model.backbone.transformer: Field required" in refusal(tmp_path / "other")
+
+
 def test_folder_moves_by_copy(folder, tmp_path):
     folder.rename(tmp_path / "moved")
     assert load_checkpoint(tmp_path / "moved").config.name == "tiny"
@@ -139,8 +204,6 @@ def test_swapped_tokenizer_is_refused(folder, tmp_path):
 
 
 def test_vocabulary_of_another_model_is_refused(folder, saved):
-    from embinv.data.vocabulary import Vocabulary
-
     Vocabulary(np.array([0, 1, 2]), saved[3].full_size, 2).save(folder)
     assert "vocabulary.safetensors does not belong" in refusal(folder)
 

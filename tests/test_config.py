@@ -183,6 +183,15 @@ def test_yaml_names_every_setting(tmp_path):
     assert set(tree["training"]) == set(Config.model_fields["training"].annotation.model_fields)
 
 
+def test_tokenizer_is_the_backbones_if_the_model_starts_from_one():
+    config = build_config(minimal(), ["model.backbone=some/bert", "model.backbone_revision=v1"], "here")
+    assert (config.tokenizer, config.tokenizer_revision) == ("some/bert", "v1")
+    other = build_config(config.model_dump(), ["data.tokenizer=other/one"], "here")
+    assert (other.tokenizer, other.tokenizer_revision) == ("other/one", None)
+    openai = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "model": "m", "dim": 4}
+    assert build_config(minimal(encoder=openai), ["model.backbone=some/bert"], "here").tokenizer == "some/bert"
+
+
 def test_tokenizer_is_the_encoders_unless_the_data_name_one():
     assert build_config(minimal(), [], "here").tokenizer == "someone/encoder"
     assert build_config(minimal(), ["data.tokenizer=other/one"], "here").tokenizer == "other/one"

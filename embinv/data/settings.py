@@ -65,13 +65,15 @@ class DataSettings(BaseModel):
     )
     seq_len: int = Field(default=32, ge=4, le=512, description="L: tokens the decoder writes, EOS included")
     min_tokens: int = Field(default=5, ge=1, description="texts with fewer tokens are dropped")
-    tokenizer: str | None = Field(default=None, description="the decoder's tokenizer; null takes the encoder's")
+    tokenizer: str | None = Field(
+        default=None, description="the decoder's tokenizer; null: model.backbone's, or the encoder's"
+    )
     validation: float = Field(
         default=0.02, gt=0, lt=0.5, description="share of the texts held out to choose a checkpoint"
     )
     test: float = Field(default=0.02, gt=0, lt=0.5, description="share of the texts held out to measure it")
     shard_rows: int = Field(
-        default=2048, gt=0, description="rows in one file; a killed encode job does again what its encoders had at hand, about one file each"
+        default=2048, gt=0, description="rows in one file; a killed encode job does again about one file an encoder"
     )
     seed: int = 0
 

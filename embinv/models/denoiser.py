@@ -1,22 +1,40 @@
 """What every masked denoiser shares: a head at the asked positions, as log-probabilities or as a loss.
 
-Shapes: B batch, L text length, D embedding, H hidden, V vocabulary, M asked positions.
+And how its blocks are run: with their activations kept or made again, compiled or not.
+
+Shapes: B batch, L text length, S sequence (pseudo-tokens and text), D embedding, H hidden, V vocabulary, M asked
+positions.
 """
 
 from abc import ABC, abstractmethod
-from typing import overload
+from typing import Any, Generic, TypeVar, overload
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from embinv.models.head import linear_cross_entropy
-from embinv.models.settings import MDLMConfig
+from embinv.models.settings import Architecture
+
+C = TypeVar("C", bound=Architecture)
 
 
-class MaskedDenoiser(nn.Module, ABC):
-    """x_0-prediction from a masked text z_t [B, L] and an embedding [B, D]; a subclass brings the body."""
+class MaskedDenoiser(nn.Module, ABC, Generic[C]):
+    """x_0-prediction from a masked text z_t [B, L] and an embedding [B, D]; a subclass brings the body.
 
-    config: MDLMConfig
+    Attributes:
+        config: the complete architecture.
+        token_embedding: rows of the V ids and, last, of the mask.
+        blocks: what most of the time and memory goes to.
+        checkpoint_activations: while training, keep only each block's input and run the block again for its gradient:
+            about a third more arithmetic for a fraction of the memory.
+    """
+
+    config: C
+    token_embedding: nn.Embedding
+    blocks: nn.ModuleList
+    checkpoint_activations: bool = False
 
     @abstractmethod
     def hidden_states(self, z_t: Tensor, embedding: Tensor) -> Tensor:
@@ -25,6 +43,32 @@ class MaskedDenoiser(nn.Module, ABC):
     @abstractmethod
     def head(self) -> tuple[Tensor, Tensor]:
         """The head's weight [V or more, H] and bias [V]; rows from V on are never predicted."""
+
+    def run_block(self, block: nn.Module, x: Tensor, *context: Any) -> Tensor:
+        """One block on x [B, S, H], its activations kept or not."""
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, *context, use_reentrant=False)
+        return block(x, *context)
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compiles each block in place, so that no weight changes its name; `options` go to `torch.compile`.
+
+        All blocks have one shape, so that they share what is compiled. The first batch of each shape takes a minute.
+        """
+        for block in self.blocks:
+            block.compile(**options)
+
+    def unit_vectors(self, embedding: Tensor) -> Tensor:
+        """Embeddings [B, D] at unit RMS, float32.
+
+        Raises:
+            ValueError: D is not the model's.
+        """
+        if embedding.shape[-1] != self.config.embedding_dim:
+            raise ValueError(
+                f"embeddings have {embedding.shape[-1]} dimensions, the model takes {self.config.embedding_dim}"
+            )
+        return scale_to_unit_rms(embedding)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Applies the head to hidden states [..., H]; returns [..., V]."""
@@ -66,3 +110,11 @@ class MaskedDenoiser(nn.Module, ABC):
         if targets is None or weights is None:
             return F.log_softmax(self.logits(hidden).float(), dim=-1)
         return linear_cross_entropy(hidden, *self.head(), targets, weights)
+
+
+def scale_to_unit_rms(embedding: Tensor) -> Tensor:
+    """Scales each vector [B, D] to root mean square 1; a zero vector stays zero (the baseline's input)."""
+    tiny = torch.finfo(torch.float32).tiny
+    vector = embedding.float()
+    vector = vector / vector.abs().amax(dim=-1, keepdim=True).clamp_min(tiny)  # so that no square over- or underflows
+    return vector / vector.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(tiny)

@@ -17,7 +17,7 @@ from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.settings import MDLMConfig
 
 
-class ConditionalMDLM(MaskedDenoiser):
+class ConditionalMDLM(MaskedDenoiser[MDLMConfig]):
     """x_0-prediction from a masked text z_t [B, L] and an embedding [B, D]."""
 
     rotary_cosine: Tensor
@@ -65,9 +65,7 @@ class ConditionalMDLM(MaskedDenoiser):
     def hidden_states(self, z_t: Tensor, embedding: Tensor) -> Tensor:
         """Encodes a masked text z_t [B, L] int64 under embedding [B, D]; returns [B, L, H]."""
         c = self.config
-        if embedding.shape[-1] != c.embedding_dim:
-            raise ValueError(f"embeddings have {embedding.shape[-1]} dimensions, the model takes {c.embedding_dim}")
-        vector = scale_to_unit_rms(embedding)  # [B, D]
+        vector = self.unit_vectors(embedding)  # [B, D]
         condition = F.silu(self.condition(vector))  # [B, H]
         x = self.token_embedding(z_t)  # [B, L, H]
         if self.pseudo_tokens is not None:
@@ -78,7 +76,7 @@ class ConditionalMDLM(MaskedDenoiser):
         if self.position_embedding is not None:
             x = x + self.position_embedding[:length]
         for block in self.blocks:
-            x = block(x, condition, rotary)
+            x = self.run_block(block, x, condition, rotary)
         return self.final_norm(x, condition)[:, length - z_t.shape[1] :]  # [B, L, H]
 
     def head(self) -> tuple[Tensor, Tensor]:
@@ -86,16 +84,8 @@ class ConditionalMDLM(MaskedDenoiser):
         return (self.token_embedding.weight if self.head_weight is None else self.head_weight), self.head_bias
 
 
-def scale_to_unit_rms(embedding: Tensor) -> Tensor:
-    """Scales each vector [B, D] to root mean square 1; a zero vector stays zero (the baseline's input)."""
-    tiny = torch.finfo(torch.float32).tiny
-    vector = embedding.float()
-    vector = vector / vector.abs().amax(dim=-1, keepdim=True).clamp_min(tiny)  # so that no square over- or underflows
-    return vector / vector.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(tiny)
-
-
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Counts trainable parameters: `total`, and `non_embedding` without token embedding, head and its bias."""
+    """Counts a denoiser's parameters: `total`, and `non_embedding` without token embedding, head and its bias."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     lexical = ("token_embedding.", "head_weight", "head_bias")
     body = sum(size for name, size in sizes.items() if not name.startswith(lexical))

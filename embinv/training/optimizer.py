@@ -12,7 +12,7 @@ from torch import nn
 
 from embinv.training.settings import TrainingSettings
 
-BRANCHES = (".attention.", ".feed_forward.")
+BRANCHES = (".attention.", ".feed_forward.", ".attn.", ".mlp.")  # of a model from scratch, and of a backbone
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

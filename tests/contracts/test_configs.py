@@ -1,10 +1,14 @@
 """Every YAML that ships loads, and names a recipe and a URL of its own."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from embinv.config import load_config
+from embinv.data.vocabulary import Vocabulary
+from embinv.models.build import new_denoiser
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 SHIPPED = {"minilm", "qwen3-0.6b", "jina-v3", "jina-v3-multilingual", "embeddinggemma", "qwen3-8b"}
@@ -26,11 +30,13 @@ def test_config_written_out_in_full_loads_equal(path, tmp_path):
     assert load_config(tmp_path / "full.yaml") == config
 
 
+@pytest.mark.parametrize("seq_len", [None, 16, 32, 64, 128])
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_model_of_a_config_can_be_built(path):
-    config = load_config(path)
-    resolved = config.model.resolve(1000, config.encoder.dim, config.data.seq_len)
-    assert resolved.embedding_dim == config.encoder.dim
+def test_model_of_a_config_can_be_built_for_its_length_and_any_from_16_to_128(path, seq_len):
+    config = load_config(path, [] if seq_len is None else [f"data.seq_len={seq_len}"])
+    with torch.device("meta"):
+        model = new_denoiser(config.model, Vocabulary.whole(1000), config.encoder.dim, config.data.seq_len)
+    assert (model.config.embedding_dim, model.config.seq_len) == (config.encoder.dim, seq_len or config.data.seq_len)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -44,3 +50,10 @@ def test_embedded_default_needs_no_download_and_trusts_no_code():
     assert config.tokenizer == config.encoder.model
     assert not config.encoder.trust_remote_code
     assert [source.path for source in config.data.sources] == ["records"]
+
+
+def test_settings_that_a_comment_offers_for_a_backbone_are_accepted():
+    path = next(path for path in CONFIGS if path.stem == "jina-v3-multilingual")
+    offered = re.findall(r"--set (\S+?)(?=[\s.]*(?:\s|$))", path.read_text(encoding="utf-8"))
+    config = load_config(path, offered)
+    assert config.model.backbone == config.tokenizer == "jhu-clsp/mmBERT-base"

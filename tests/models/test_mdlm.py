@@ -3,8 +3,9 @@ import itertools
 import pytest
 import torch
 
-from embinv.models.mdlm import ConditionalMDLM, count_parameters, scale_to_unit_rms
-from embinv.models.settings import SIZES, ModelSettings
+from embinv.models.denoiser import scale_to_unit_rms
+from embinv.models.mdlm import ConditionalMDLM, count_parameters
+from embinv.models.settings import ModelSettings
 from tests.fakes import awaken
 
 VOCABULARY, DIM, LENGTH = 11, 6, 5
@@ -172,33 +173,28 @@ def test_gradient_reaches_every_weight_of_an_awakened_model():
     assert [name for name, p in awake.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
 
 
-def test_settings_resolve_to_the_sizes_widths_and_a_width_by_hand_wins():
-    for size, widths in SIZES.items():
-        resolved = ModelSettings(size=size).resolve(VOCABULARY, DIM, LENGTH).model_dump()
-        assert {name: resolved[name] for name in widths} == widths
-    by_hand = ModelSettings(size="base", layers=3).resolve(VOCABULARY, DIM, LENGTH)
-    assert (by_hand.layers, by_hand.hidden) == (3, 768)
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ValueError, match=r"multiple of 2 x model.heads"):
-        ModelSettings(hidden=64, heads=5).resolve(VOCABULARY, DIM, LENGTH)
-
-
-@pytest.fixture(scope="module")
-def base():
+def sized(size, **switches):
     with torch.device("meta"):
-        return ConditionalMDLM(ModelSettings(size="base").resolve(vocab_size=50_000, embedding_dim=1024, seq_len=32))
+        settings = ModelSettings(size=size, **switches)
+        return ConditionalMDLM(settings.resolve(vocab_size=50_000, embedding_dim=1024, seq_len=32))
 
 
-def test_base_size_is_in_the_class_of_the_reference(base):
+def test_base_without_gates_and_pseudo_tokens_comes_to_the_references_78_million():
     # PEERS.md: 78M trainable parameters at 8 layers, hidden 768, 12 heads, FFN 3072
-    assert 0.75 < count_parameters(base)["non_embedding"] / 78e6 < 1.3
+    base = sized("base", pseudo_tokens=0)
+    gates = sum(2 * block.modulation.weight.numel() // 6 for block in base.blocks)
+    assert count_parameters(base)["non_embedding"] - gates == pytest.approx(78e6, rel=0.005)
 
 
-def test_parameter_count_equals_the_sum_over_the_parts(base):
+@pytest.mark.parametrize(("size", "millions"), [("tiny", 0.75), ("small", 7.3), ("base", 93.8), ("large", 314.7)])
+def test_sizes_have_the_parameters_that_their_description_states(size, millions):
+    assert count_parameters(sized(size))["non_embedding"] / 1e6 == pytest.approx(millions, abs=0.05)
+    assert f"{size} {millions}" in " ".join(ModelSettings.__doc__.split())
+
+
+def test_parameter_count_equals_the_sum_over_the_parts():
     hidden, ffn, layers, heads, dim, k = 768, 3072, 8, 12, 1024, 8
     block = 4 * hidden**2 + 2 * (hidden // heads) + 2 * hidden * ffn + (hidden + 1) * 6 * hidden
     condition = (dim + 1) * hidden + (hidden + 1) * hidden
     body = layers * block + condition + (dim + 1) * k * hidden + (hidden + 1) * 2 * hidden
-    assert count_parameters(base) == {"total": body + 50_001 * hidden + 50_000, "non_embedding": body}
+    assert count_parameters(sized("base")) == {"total": body + 50_001 * hidden + 50_000, "non_embedding": body}

@@ -3,10 +3,12 @@ import copy
 import pytest
 import torch
 
+from embinv.models.backbone import BackboneDenoiser
 from embinv.models.mdlm import ConditionalMDLM
-from embinv.models.settings import ModelSettings
+from embinv.models.settings import BackboneConfig, ModelSettings
 from embinv.training.optimizer import build_optimizer, set_rate, split_parameters
 from embinv.training.settings import TrainingSettings
+from tests.backbones import tiny_shape
 from tests.fakes import awaken
 
 KINDS = ("muon", "adamw")
@@ -53,6 +55,18 @@ def test_hidden_matrices_are_the_linear_maps_of_the_blocks_branches_and_nothing_
     )
     assert matrices == {f"blocks.0.{part}.weight" for part in parts}
     assert {"token_embedding.weight", "position_embedding", "head_weight", "head_bias"} <= others
+
+
+def test_hidden_matrices_of_a_backbone_are_those_of_its_layers_and_nothing_else():
+    data = {"vocab_size": 7, "embedding_dim": 5, "seq_len": 4, "adaln": True, "pseudo_tokens": 2, "dropout": 0.0}
+    shape = tiny_shape(attention_bias=True, mlp_bias=True, norm_bias=True, tie_word_embeddings=False)
+    model = BackboneDenoiser(BackboneConfig(**data, backbone="tiny", transformer=shape))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrices, others = ({names[id(parameter)] for parameter in part} for part in split_parameters(model))
+    parts = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
+    assert matrices == {f"blocks.{i}.layer.{part}.weight" for i in range(4) for part in parts}
+    assert matrices | others == set(names.values())
+    assert {"token_embedding.weight", "head_weight", "prediction.dense.weight", "blocks.0.modulation.weight"} <= others
 
 
 @pytest.mark.parametrize("kind", KINDS)
