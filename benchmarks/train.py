@@ -1,0 +1,257 @@
+"""What training is worth, against the reference's loop, its own machine, and its own loop without Ray.
+
+    python benchmarks/train.py speedup_vs_reference_loop   samples/s over the reference's loop, equal in size
+    python benchmarks/train.py quality_at_equal_time       tokens recovered over the reference's, in equal minutes
+    python benchmarks/train.py utilisation                 FLOP/s of a step over those of a plain product of matrices
+    python benchmarks/train.py ddp_efficiency              two workers over twice one, and one over the bare loop
+    python benchmarks/train.py head_memory                 the head's step over a dense head's, at 152,000 tokens
+    python benchmarks/train.py all
+
+Each side runs in a fresh process, the sides take turns, and medians count; starting up is left out. Recipe and widths
+are those of configs/minilm.yaml, and `--set section.key=value` changes them. Each command ends with one JSON line.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a script finds its neighbours
+
+import psutil
+
+from benchmarks.encode import in_a_fresh_process
+from benchmarks.english import english_pairs
+from benchmarks.head_memory import HEADS, peak_bytes
+from benchmarks.loops import (
+    MINILM_VOCABULARY,
+    Case,
+    make_case,
+    model_settings,
+    our_rate,
+    reference_rate,
+    training_settings,
+)
+from benchmarks.quality import SIDES, QualityCase, compare
+from benchmarks.ray_training import job_rate, write_random_pairs
+from benchmarks.utilisation import utilisation_of
+from embinv.models.settings import SIZES
+
+TRIMMED = 6_000
+HEAD_POSITIONS = 512 * 32 // 2  # half of a batch of 512 texts is hidden
+HEAD_HIDDEN = 768
+HEAD_VOCABULARY = 152_000
+DENSE_COPIES = 3.3  # logits, their softmax and a gradient, all at once, and something to spare
+
+
+def in_turns(sides: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[Any]]:
+    """Results of (function, *arguments) of each side, in turns, each in a fresh process."""
+    found: dict[str, list[Any]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, (function, *arguments) in sides.items():
+            found[name].append(in_a_fresh_process(function, *arguments))
+    return found
+
+
+def case_of(arguments: argparse.Namespace, size: str, vocabulary: int, **changes: Any) -> Case:
+    """A loop to time, as the command line has it."""
+    batch = arguments.batch or (64 if SIZES[size]["hidden"] >= SIZES["base"]["hidden"] else 128)
+    wanted = {"batch_size": batch, "device": arguments.device, "workers": 1} | changes
+    return make_case(
+        size, vocabulary, arguments.seq_len or 32, arguments.overrides, arguments.threads, arguments.seconds, **wanted
+    )
+
+
+def speedup_vs_reference_loop(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Samples/s of our loop over the reference's; the least of all sizes and vocabularies is the figure."""
+    own = training_settings(arguments.overrides).optimizer
+    cases = []
+    for size in arguments.sizes or ["small"]:
+        for vocabulary in arguments.vocabularies or [TRIMMED, MINILM_VOCABULARY]:
+            plain = case_of(arguments, size, vocabulary)
+            sides: dict[str, tuple[Any, ...]] = {"reference": (reference_rate, plain)}
+            for optimizer in ("muon", "adamw"):
+                sides[optimizer] = our_rate, case_of(arguments, size, vocabulary, optimizer=optimizer)
+            rates = {name: median(found) for name, found in in_turns(sides, arguments.repeats or 3).items()}
+            cases.append(
+                {
+                    "size": size,
+                    "vocabulary": vocabulary,
+                    "batch": plain.training.batch_size,
+                    **{f"{name}_samples_per_second": round(rate, 1) for name, rate in rates.items()},
+                    **{f"speedup_{name}": round(rates[name] / rates["reference"], 2) for name in ("muon", "adamw")},
+                }
+            )
+    return {
+        "speedup_vs_reference_loop": min(case[f"speedup_{own}"] for case in cases),
+        "optimizer": own,
+        "seq_len": arguments.seq_len or 32,
+        "cases": cases,
+    }
+
+
+def quality_at_equal_time(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Tokens recovered from a full mask after equal minutes, over the reference's; the middle one of several seeds."""
+    seq_len = arguments.seq_len or 16
+    data = (arguments.data or english_pairs(seq_len, arguments.rows)).resolve()
+    size = (arguments.sizes or ["small"])[0]
+    changes = {
+        "batch_size": arguments.batch or 128,
+        "minutes": arguments.minutes,
+        "max_steps": 10**9,
+        "validations": 1,  # at the end, outside the minutes, as the other side has it
+        "early_stop_patience": None,
+        "device": arguments.device,
+        "workers": 1,
+    }
+    runs = []
+    for seed in range(arguments.repeats or 1):
+        case = QualityCase(
+            data=data,
+            model=model_settings(arguments.overrides, size),
+            training=training_settings(arguments.overrides, **changes, seed=seed),
+            reference_rate=arguments.reference_rate,
+            vocabulary=(arguments.vocabularies or [TRIMMED])[0],
+            rows=arguments.test_rows,
+            steps=arguments.steps,
+            threads=arguments.threads,
+        )
+        found = in_turns({name: (side, case) for name, side in SIDES.items()}, 1)
+        runs.append(compare(case, {name: results[0] for name, results in found.items()}))
+    runs.sort(key=lambda result: result["quality_at_equal_time"] or 0.0)
+    ratios = [result["quality_at_equal_time"] for result in runs]
+    return runs[(len(runs) - 1) // 2] | {"size": size, "data": str(data), "ratios": ratios}
+
+
+def utilisation(arguments: argparse.Namespace) -> dict[str, Any]:
+    """FLOP/s of a step over those of a plain product; the last size is the figure."""
+    sizes = arguments.sizes or ["small", "base"]
+    vocabulary = (arguments.vocabularies or [TRIMMED])[0]
+    found = {
+        size: in_a_fresh_process(utilisation_of, case_of(arguments, size, vocabulary), arguments.repeats or 3)
+        for size in sizes
+    }
+    return {"utilisation": found[sizes[-1]]["utilisation"], "vocabulary": vocabulary, "sizes": found}
+
+
+def ddp_efficiency(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Two workers of one thread over twice one, with the same batch each; and one over the bare loop (ray_overhead)."""
+    if (os.cpu_count() or 1) < 2:
+        raise ValueError("ddp_efficiency runs two workers of one thread each; it needs a machine with two cores")
+    size = (arguments.sizes or ["small"])[0]
+    arguments = argparse.Namespace(**vars(arguments) | {"threads": 1, "device": "cpu"})
+    case = case_of(arguments, size, (arguments.vocabularies or [TRIMMED])[0])
+    rates: dict[str, list[float]] = {"bare": [], "one": [], "two": []}
+    with tempfile.TemporaryDirectory(prefix="train") as scratch:
+        data = Path(scratch) / "pairs"
+        in_a_fresh_process(write_random_pairs, data, case, 2)
+        for turn in range(arguments.repeats or 3):
+            rates["bare"].append(in_a_fresh_process(our_rate, case))
+            for workers, name in ((1, "one"), (2, "two")):
+                out = Path(scratch) / f"{name}-{turn}"
+                rates[name].append(job_rate(case, size, data, out, workers, arguments.overrides))
+    bare, one, two = (median(rates[name]) for name in ("bare", "one", "two"))
+    return {
+        "ddp_efficiency": round(two / (2 * one), 3),
+        "ray_overhead": round(one / bare, 3),
+        "two_workers_samples_per_second": round(two, 1),
+        "one_worker_samples_per_second": round(one, 1),
+        "bare_samples_per_second": round(bare, 1),
+        "size": size,
+        "batch_a_worker": case.training.batch_size,
+    }
+
+
+def head_memory(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of the head's step over a dense head's; the worse of float32 and bfloat16-mixed is the figure."""
+    needed = DENSE_COPIES * 4 * arguments.positions * HEAD_VOCABULARY
+    if arguments.device == "cpu" and psutil.virtual_memory().available < needed:
+        raise ValueError(f"a dense head needs {needed / 2**30:.0f} GiB of free memory here; lower --positions")
+    shape = arguments.positions, HEAD_HIDDEN, HEAD_VOCABULARY
+    peaks = {
+        precision: {
+            head: in_a_fresh_process(peak_bytes, head, *shape, precision == "bfloat16-mixed", arguments.device)
+            for head in HEADS
+        }
+        for precision in ("float32", "bfloat16-mixed")
+    }
+    ratios = {precision: round(found["fused"] / found["dense"], 3) for precision, found in peaks.items()}
+    return {
+        "head_memory": max(ratios.values()),
+        "ratios": ratios,
+        "peak_mb": {
+            precision: {head: round(peak / 1e6) for head, peak in found.items()} for precision, found in peaks.items()
+        },
+        "positions": arguments.positions,
+        "hidden": HEAD_HIDDEN,
+        "vocabulary": HEAD_VOCABULARY,
+    }
+
+
+MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "speedup_vs_reference_loop": speedup_vs_reference_loop,
+    "quality_at_equal_time": quality_at_equal_time,
+    "utilisation": utilisation,
+    "ddp_efficiency": ddp_efficiency,
+    "head_memory": head_memory,
+}
+FIGURES = (*MEASURES, "ray_overhead")
+
+
+def everything(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All measures one after the other; each one's line goes to stderr as it comes."""
+    figures: dict[str, Any] = {}
+    measures: dict[str, Any] = {}
+    for name, measure in MEASURES.items():
+        measures[name] = measure(arguments)
+        print(json.dumps(measures[name]), file=sys.stderr, flush=True)
+        figures |= {figure: measures[name][figure] for figure in FIGURES if figure in measures[name]}
+    return figures | {"measures": measures}
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The flags; what a measure does not read does nothing to it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measure", choices=[*MEASURES, "all"])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: small; utilisation: small and base")
+    parser.add_argument("--vocabularies", nargs="+", type=int, metavar="V", help="default: 6000; speed-up: and 30522")
+    parser.add_argument("--seq-len", type=int, metavar="L", help="default: 32; quality: 16")
+    parser.add_argument("--batch", type=int, help="texts of a step (default: 128; 64 for base and above)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU (default: all)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of timing, for one run of one side")
+    parser.add_argument(
+        "--repeats", type=int, help="runs of each side (default: 3; quality: 1), with other seeds there"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="quality: of training, for each side")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="quality: pairs (default: made of English, and kept)")
+    parser.add_argument("--rows", type=int, default=100_000, help="quality: English texts to make pairs of")
+    parser.add_argument("--test-rows", type=int, default=1000, help="quality: held-out texts")
+    parser.add_argument("--steps", type=int, default=8, help="quality: passes of a generation")
+    parser.add_argument("--reference-rate", type=float, default=1e-3, help="quality: the reference's learning rate")
+    parser.add_argument("--positions", type=int, default=HEAD_POSITIONS, help="head_memory: M")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of the config"
+    )
+    return parser
+
+
+def main() -> None:
+    """The command line."""
+    arguments = command_line().parse_args()
+    try:
+        result = (MEASURES | {"all": everything})[arguments.measure](arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    machine = {"benchmark": "train", "device": arguments.device, "cores": os.cpu_count(), "threads": arguments.threads}
+    print(json.dumps(machine | result))
+
+
+if __name__ == "__main__":
+    main()
