@@ -1,5 +1,6 @@
 """report.md: an evaluation for people, from the same values as report.json. Nothing is measured here."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMES = {
@@ -14,6 +15,27 @@ BASELINES = {
     "shuffled": "somebody else's embedding",
     "nearest": "nearest training text",
 }
+
+
+GROWN = 3  # texts whose recoveries are shown over the run
+
+
+def milestones(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a run's fixed texts were recovered as at its first, middle and last validation.
+
+    Args:
+        rows: of examples.jsonl: step, id, original, recovered.
+
+    Returns:
+        At most three of {"step", "texts": [{"id", "original", "recovered"}]}, by step; none if there are no rows.
+    """
+    steps = sorted({row["step"] for row in rows})
+    chosen = sorted({steps[0], steps[(len(steps) - 1) // 2], steps[-1]}) if steps else []
+    fields = ("id", "original", "recovered")
+    return [
+        {"step": step, "texts": [{key: row[key] for key in fields} for row in rows if row["step"] == step]}
+        for step in chosen
+    ]
 
 
 def figure_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -60,8 +82,32 @@ def render(report: dict[str, Any]) -> str:
     examples = [[_escape(e["original"]), _escape(e["recovered"]), f"{e['confidence']:.2f}"] for e in report["examples"]]
     lines += ["## Examples", "", "The first of the held-out texts, not chosen.", ""]
     lines += _markdown_table(["original", "recovered from its vector alone", "confidence"], examples)
-    lines += ["", f"Samples per second: {speed}. Time: {seconds}.", ""]
+    lines += ["", *_growth(report.get("recoveries") or []), f"Samples per second: {speed}. Time: {seconds}.", ""]
     return "\n".join(lines)
+
+
+def _growth(recoveries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the recoveries of a few validation texts grew over the run, and all of them at its last validation."""
+    if not recoveries:
+        return []
+    last = recoveries[-1]
+    lines = [
+        "## While it was learning",
+        "",
+        "Validation texts, fixed before the run, recovered from a full mask at some of its validations; the last one "
+        "may come after the checkpoint that is measured above.",
+        "",
+    ]
+    if len(recoveries) > 1:
+        said = [{text["id"]: text["recovered"] for text in moment["texts"]} for moment in recoveries]
+        header = ["original", *(f"step {moment['step']:,}" for moment in recoveries)]
+        rows = [
+            [_escape(text["original"]), *(_escape(texts[text["id"]]) for texts in said)]
+            for text in last["texts"][:GROWN]
+        ]
+        lines += [*_markdown_table(header, rows), ""]
+    rows = [[_escape(text["original"]), _escape(text["recovered"])] for text in last["texts"]]
+    return [*lines, *_markdown_table(["original", f"recovered at step {last['step']:,}"], rows), ""]
 
 
 def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:

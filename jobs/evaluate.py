@@ -18,10 +18,11 @@ from embinv.encoders.base import Encoder, open_encoder
 from embinv.encoders.spec import EncoderSpec
 from embinv.evaluation import evaluate
 from embinv.inverter import load_inverter
-from embinv.report import render
+from embinv.report import milestones, render
 from jobs.arguments import job_parser, output_folder, run_job, write_json
 from jobs.outputs import STATS_FILE
 from jobs.train import RUN_FILE
+from jobs.train_recorder import EXAMPLES_FILE, read_lines
 
 PROGRESS_EVERY = 5.0  # seconds
 
@@ -73,6 +74,7 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
             "evaluate": round(time.monotonic() - began, 2),
         },
         "training": training,
+        "recoveries": milestones(read_lines(checkpoint.parent / EXAMPLES_FILE)),
         "settings": settings.model_dump(mode="json"),
     }
     out.mkdir(parents=True, exist_ok=True)

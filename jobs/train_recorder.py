@@ -1,8 +1,13 @@
-"""What a training run leaves to be looked at: log and progress lines, TensorBoard events, plot, checkpoint folders."""
+"""What rank 0 leaves of a training run: its log, a line a moment, trackers, the plot, recovered texts, checkpoints."""
 
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.config import Config
@@ -10,17 +15,42 @@ from embinv.data.pairs import Pairs
 from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.mdlm import ConditionalMDLM, count_parameters
+from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.mdlm import count_parameters
 from embinv.training.ema import EMA
+from embinv.training.engine import Engine
+from embinv.training.examples import Example, recover_examples
+from embinv.training.flops import device_peak, flops_per_sample, largest_matmul
 from embinv.training.loop import Progress, RunState, Validated
 from embinv.training.plot import draw_training
+from embinv.training.step import TIME_BUCKETS
+from embinv.training.trackers import Trackers
+from embinv.training.tracking import TrackedRun, finite
+from jobs.progress import duration
 
 PROGRESS_FILE = "progress.jsonl"
+EXAMPLES_FILE = "examples.jsonl"
 LOG_FILE = "train.log"
+PLOT_FILE = "training.png"
+UNITS = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6}
+SHOWN = 150  # characters of a recovered text in the log
 
 
 class Recorder:
-    """What rank 0 leaves behind while training: progress lines, TensorBoard events, plot and checkpoint folders."""
+    """Writes down a run as it goes on; made on rank 0 only, once its state is restored.
+
+    Args:
+        out: the run's folder.
+        config: with precision and batch size as they came out.
+        recipe: of the pairs.
+        tokenizer: turns recovered ids into texts.
+        vocabulary: of the model.
+        training: the split that is learnt from, for the statistics of its vectors.
+        validation: the split whose first texts are recovered at each validation.
+        model: the whole model, in any state: its architecture says how much arithmetic a text is.
+        engine: this worker's device and place.
+        step: what the run goes on from; what was noted of later steps is dropped.
+    """
 
     def __init__(
         self,
@@ -29,15 +59,30 @@ class Recorder:
         recipe: PairsRecipe,
         tokenizer: TextTokenizer,
         vocabulary: Vocabulary,
-        pairs: Pairs,
+        training: Pairs,
+        validation: Pairs,
+        model: MaskedDenoiser,
+        engine: Engine,
+        step: int,
     ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.out = out
         self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
-        self.statistics = embedding_statistics(pairs.embeddings)
-        self.board = SummaryWriter(str(self.out / "tensorboard"))
-        self.progress_path = self.out / PROGRESS_FILE
+        self.validation, self.device = validation, engine.device
+        self.statistics = embedding_statistics(training.embeddings)
+        for name in (PROGRESS_FILE, EXAMPLES_FILE):
+            forget_after(out / name, step)
+        run = TrackedRun(out, config.name, config.model_dump(mode="json"), step)
+        self.trackers = Trackers(config.training.trackers, run, self.say)
+
+        settings = config.training
+        micro_batch = settings.texts_per_step // (engine.world * settings.gradient_accumulation)
+        peak = device_peak(engine.device, settings.precision, largest_matmul(model, micro_batch))
+        self.flops_per_text = flops_per_sample(model)
+        self.peak = peak.flops_per_second * engine.world
+        self.yardstick = (
+            f"{flop(self.flops_per_text)} a text; MFU is the share of {flop(self.peak)}/s "
+            f"({peak.source}, {engine.world} worker(s))"
+        )
 
     def say(self, line: str) -> None:
         """Adds a line to the run's log, which the driver shows."""
@@ -45,50 +90,97 @@ class Recorder:
             file.write(line + "\n")
 
     def progress(self, event: Progress) -> None:
-        """One line to read, one to plot."""
+        """One line to read, one to plot, and the same figures for the trackers."""
+        tokens = event.samples_per_second * self.recipe.seq_len
+        utilisation = event.samples_per_second * self.flops_per_text / self.peak
         left = event.seconds * (1 / event.share - 1) if event.share > 0 else 0.0
+        skipped = f"  {event.skipped:,} skipped" if event.skipped else ""
         self.say(
-            f"step {event.step:>6}  {event.share:>4.0%}  loss {event.loss:.3f}  rate {event.rate:.2f}  "
-            f"{event.samples_per_second:,.0f} samples/s  {left:,.0f} s left"
+            f"step {event.step:>6,}  {event.share:>4.0%}  loss {event.loss:.3f}  |g| {event.gradient_norm:.2f}  "
+            f"rate {event.rate:.2f}  {event.samples_per_second:,.0f} samples/s  {tokens:,.0f} tokens/s  "
+            f"MFU {utilisation:.0%}{skipped}  {duration(left)} left"
         )
-        row = {"step": event.step, "seconds": round(event.seconds, 2), "loss": event.loss, "rate": event.rate}
-        with self.progress_path.open("a", encoding="utf-8") as file:
-            file.write(dumps(row) + "\n")
-        self.board.add_scalar("train/loss", event.loss, event.step)
-        self.board.add_scalar("train/rate", event.rate, event.step)
-        self.board.add_scalar("train/samples_per_second", event.samples_per_second, event.step)
+        figures = {
+            "loss": event.loss,
+            "gradient_norm": event.gradient_norm,
+            "samples_per_second": event.samples_per_second,
+            "tokens_per_second": tokens,
+            "model_flops_utilisation": utilisation,
+        }
+        known = finite(figures)
+        row = {
+            "step": event.step,
+            "seconds": round(event.seconds, 2),
+            "rate": event.rate,
+            "skipped": event.skipped,
+            **{name: known.get(name) for name in figures},
+            "loss_by_time": [value if np.isfinite(value) else None for value in event.loss_by_time],
+        }
+        add_lines(self.out / PROGRESS_FILE, [row])
+        by_time = {f"loss_by_time/{time_range(i)}": value for i, value in enumerate(event.loss_by_time)}
+        learning_rate = {"learning_rate": event.rate * self.config.training.learning_rate, "skipped": event.skipped}
+        self.trackers.scalars(
+            event.step, {**{f"train/{name}": value for name, value in (figures | learning_rate).items()}, **by_time}
+        )
 
     def validated(self, event: Validated, ema: EMA, state: RunState) -> None:
-        """Saves the EMA weights as `last`, and as `checkpoint` if they are the best so far."""
-        figures = event.figures
-        for name, value in figures.as_row().items():
-            self.board.add_scalar(f"validation/{name}", value, state.step)
-        self.board.flush()
+        """Saves the EMA weights as `last`, and as `checkpoint` if they are the best so far; shows what they recover."""
+        figures, model = event.figures, ema.model
+        assert isinstance(model, MaskedDenoiser)
         self.say(
-            f"step {state.step:>6}  validation: {figures.token_accuracy:.1%} of tokens from a full mask, "
+            f"step {state.step:>6,}  validation: {figures.token_accuracy:.1%} of tokens from a full mask, "
             f"{figures.exact_match:.1%} whole texts, NELBO {figures.nelbo:.3f}{'  (best)' if event.best else ''}"
         )
-        model = ema.model
-        assert isinstance(model, ConditionalMDLM)
-        config = CheckpointConfig(
+        examples = self._examples(model, state.step)
+        checkpoint = CheckpointConfig(
             name=self.config.name,
-            model=model.config,
+            model=model.config,  # type: ignore[arg-type]
             pairs=self.recipe,
             training=self._summary(model, state, figures.as_row(), figures.n),
             statistics=self.statistics,
         )
         for name in ("last", "checkpoint") if event.best else ("last",):
-            save_checkpoint(self.out / name, model, config, self.tokenizer, self.vocabulary)
-        rows = [loads(line) for line in self.progress_path.read_text(encoding="utf-8").splitlines()]
-        draw_training(self.out / "training.png", rows, state.history, f"{self.config.name}: {state.step:,} steps")
+            save_checkpoint(self.out / name, model, checkpoint, self.tokenizer, self.vocabulary)
+        plot = self.out / PLOT_FILE
+        draw_training(plot, read_lines(self.out / PROGRESS_FILE), state.history, self._title(state), self.yardstick)
+        self.trackers.scalars(state.step, {f"validation/{name}": value for name, value in figures.as_row().items()})
+        rows = [(str(example.id), example.original, example.recovered) for example in examples]
+        self.trackers.table(state.step, "examples", ("id", "original", "recovered from its vector alone"), rows)
+        self.trackers.picture(state.step, "training", plot)
+        if event.last:
+            self.close(finished=True)
 
-    def _summary(self, model: ConditionalMDLM, state: RunState, row: dict[str, float], n: int) -> dict[str, Any]:
-        samples = state.step * self.config.training.batch_size
+    def close(self, finished: bool) -> None:
+        """Ends what is shown elsewhere; `finished` says whether the run came to its end."""
+        self.trackers.close(finished)
+
+    def _examples(self, model: MaskedDenoiser, step: int) -> list[Example]:
+        """The fixed texts as they are recovered now, in the log and in EXAMPLES_FILE."""
+        steps, mask_id = self.config.training.validation_steps, model.config.mask_id
+        examples = recover_examples(model, self.validation, self._read, mask_id, steps, self.device)
+        for place, example in enumerate(examples, start=1):
+            self.say(f"  {place}. was   {shortened(example.original)}\n     read  {shortened(example.recovered)}")
+        add_lines(self.out / EXAMPLES_FILE, [{"step": step, **asdict(example)} for example in examples])
+        return examples
+
+    def _read(self, ids: np.ndarray) -> list[str]:
+        """The model's ids [N, L] as texts."""
+        return [self.tokenizer.decode(row) for row in self.vocabulary.original(ids).tolist()]
+
+    def _title(self, state: RunState) -> str:
+        return f"{self.config.name}: {state.step:,} steps in {duration(state.seconds)}"
+
+    def _summary(self, model: MaskedDenoiser, state: RunState, row: dict[str, float], n: int) -> dict[str, Any]:
+        samples = state.step * self.config.training.texts_per_step
+        speed = samples / state.seconds
         return {
             "steps": state.step,
             "samples": samples,
             "seconds": round(state.seconds, 1),
-            "samples_per_second": round(samples / state.seconds, 1),
+            "samples_per_second": round(speed, 1),
+            "tokens_per_second": round(speed * self.recipe.seq_len, 1),
+            "model_flops_utilisation": round(speed * self.flops_per_text / self.peak, 4),
+            "skipped_steps": state.skipped,
             "parameters": count_parameters(model)["total"],
             "parameters_non_embedding": count_parameters(model)["non_embedding"],
             "validation_texts": n,
@@ -96,8 +188,40 @@ class Recorder:
             **{f"validation_{name}": round(value, 4) for name, value in row.items()},
         }
 
-    def forget_after(self, step: int) -> None:
-        """Drops the progress lines of steps that a crash took back."""
-        lines = self.progress_path.read_text(encoding="utf-8").splitlines() if self.progress_path.is_file() else []
-        kept = [line for line in lines if loads(line)["step"] <= step]
-        self.progress_path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+def time_range(bucket: int) -> str:
+    """The times of a bucket, as in 0.3-0.4."""
+    return f"{bucket / TIME_BUCKETS:.1f}-{(bucket + 1) / TIME_BUCKETS:.1f}"
+
+
+def flop(count: float) -> str:
+    """A number of operations in a unit that reads well, as in 57.9 MFLOP."""
+    unit = next((unit for unit in UNITS if count >= UNITS[unit]), "M")
+    return f"{count / UNITS[unit]:.3g} {unit}FLOP"
+
+
+def shortened(text: str) -> str:
+    """A text on one line of the log."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def add_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds JSON lines to a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(f"{dumps(row, ensure_ascii=False, allow_nan=False)}\n" for row in rows))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole JSON lines of a file; one that a crash cut short is left out, and so is a file that is not there."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
+    return [loads(line) for line in lines]
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drops the lines of steps that a crash took back."""
+    kept = [row for row in read_lines(path) if row["step"] <= step]
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    add_lines(partial, kept)
+    os.replace(partial, path)

@@ -1,7 +1,7 @@
 import pytest
 
 from embinv.evaluation import DEFINITIONS
-from embinv.report import figure_table, render
+from embinv.report import figure_table, milestones, render
 
 FIGURES = {
     "token_accuracy": 0.6123,
@@ -106,3 +106,54 @@ def test_report_without_what_makes_it_honest_is_not_rendered(missing):
         return
     with pytest.raises(KeyError, match=missing):
         render(less)
+
+
+# --- how recoveries grew over a run
+
+
+def example_rows(*steps, texts=8):
+    """Rows of examples.jsonl, in which every validation recovers one more word."""
+    words = "anna owes ben two|three coins".split()
+    return [
+        {"step": step, "id": 100 + i, "original": f"{i} " + " ".join(words), "recovered": " ".join(words[: 1 + place])}
+        for place, step in enumerate(steps)
+        for i in range(texts)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "chosen"),
+    [((), []), ((7,), [7]), ((7, 9), [7, 9]), ((1, 2, 3), [1, 2, 3]), ((10, 20, 30, 40), [10, 20, 40])],
+    ids=str,
+)
+def test_milestones_are_the_first_the_middle_and_the_last_validation(steps, chosen):
+    rows = example_rows(*steps)
+    found = milestones(rows)
+    assert [moment["step"] for moment in found] == chosen
+    for moment in found:
+        assert [{"step": moment["step"], **text} for text in moment["texts"]] == [
+            row for row in rows if row["step"] == moment["step"]
+        ]
+
+
+def test_report_shows_how_three_texts_grew_and_all_eight_at_the_last_step():
+    text = render(report(recoveries=milestones(example_rows(1000, 2000, 3000, 4000))))
+    grown, final = [table for table in table_rows(text) if table[0][0] == "original" and "confidence" not in table[0]]
+    assert grown[0] == ["original", "step 1,000", "step 2,000", "step 4,000"]
+    assert [row[0] for row in grown[1:]] == [f"{i} anna owes ben two¦three coins" for i in range(3)]
+    assert grown[1][1:] == ["anna", "anna owes", "anna owes ben two¦three"]
+    assert final[0] == ["original", "recovered at step 4,000"]
+    assert [row[0][0] for row in final[1:]] == list("01234567")
+    assert "recovered from a full mask" in text
+
+
+def test_run_with_one_validation_shows_its_texts_once():
+    tables = table_rows(render(report(recoveries=milestones(example_rows(50, texts=2)))))
+    assert tables[-1][0] == ["original", "recovered at step 50"]
+    assert [table[0][1] for table in tables].count("step 50") == 0
+
+
+def test_checkpoint_without_its_runs_examples_has_no_such_section():
+    assert "While it was learning" not in render(report())
+    assert "While it was learning" not in render(report(recoveries=[]))
+    assert "While it was learning" in render(report(recoveries=milestones(example_rows(1))))

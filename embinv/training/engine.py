@@ -12,7 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from embinv.models.denoiser import MaskedDenoiser
 from embinv.training.optimizer import set_rate
+from embinv.training.settings import TrainingSettings
 
 
 class Engine(Protocol):
@@ -41,7 +43,10 @@ class Engine(Protocol):
         ...
 
     def skip(self) -> None:
-        """Drops the gradients of this accumulation, as if its passes had not been made."""
+        """Drops this accumulation, the pass whose `loss` was just computed included; the next one starts clean.
+
+        Every worker must call it, in place of that pass's `backward` and `step`.
+        """
         ...
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -63,6 +68,13 @@ class Engine(Protocol):
     def load(self, folder: Path) -> None:
         """Restores what `save` wrote."""
         ...
+
+
+def prepare(model: MaskedDenoiser, settings: TrainingSettings) -> None:
+    """Makes the blocks run as the settings say: computed twice to save memory, compiled, or neither."""
+    model.checkpoint_activations = settings.activation_checkpointing
+    if settings.compiles:
+        model.compile_blocks()
 
 
 class LocalEngine:

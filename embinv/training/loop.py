@@ -142,7 +142,7 @@ def run(
             state.finished = "steps" if state.step >= settings.max_steps else "minutes"
         since = state.seconds - window.began
         if since >= PROGRESS_EVERY or state.finished:
-            speed = window.steps * settings.batch_size / max(since, 1e-9)
+            speed = window.steps * settings.texts_per_step / max(since, 1e-9)
             yield window.progress(engine, state, share, rate, speed)
             window = _Window(state.seconds)
 
@@ -198,7 +198,7 @@ def _make_step(
 ) -> float | None:
     """Makes one optimizer step; returns its gradient norm, or None if nothing moved, on every worker alike."""
     passes, norm = settings.gradient_accumulation, None
-    micro_batch = settings.batch_size // (engine.world * passes)
+    micro_batch = settings.texts_per_step // (engine.world * passes)
     window.steps += 1
     made: list[StepLoss] = []
     for micro in range(passes):

@@ -1,52 +1,170 @@
-"""training.png: what a run looked like, from its history of validations and its progress."""
+"""training.png: what a run was like at a glance, from its progress rows and its history of validations.
+
+What training lowers, and where it is still high; what is recovered from a vector alone; how fast it went, and how
+steadily.
+"""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]
+BLUE, PALE, GOLD, RED, VIOLET, GREY, GREEN = "#1f4e8c", "#9db4d0", "#c9a227", "#a8323e", "#6b2d8c", "#777777", "#2f7d4f"
+GAP_FILLING = "accuracy_at_"
+SPREAD = 20.0  # of gradient norms, from which their axis is logarithmic
+LONG = 3 * 3600.0  # seconds from which the axis counts hours
 
 
-def draw_training(
-    path: Path, progress: Sequence[Mapping[str, float]], history: Sequence[Mapping[str, float]], title: str
-) -> None:
-    """Draws loss and learning rate on the left, and accuracy from a full mask beside gap filling on the right.
+def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardstick: str = "") -> None:
+    """Draws four pictures over the minutes of a run; any of its rows may be missing.
 
     Args:
         path: the PNG to write.
-        progress: rows with seconds, loss, rate.
-        history: rows with seconds, nelbo, token_accuracy, exact_match, accuracy_at_*_mask.
-        title: of the whole picture.
+        progress: rows with step, seconds, rate, skipped, loss, gradient_norm, samples_per_second,
+            model_flops_utilisation (null where nothing was finite) and loss_by_time, a list that may hold nulls.
+        history: rows with step, seconds, nelbo, token_accuracy, exact_match, accuracy_at_*_mask.
+        title: of the whole.
+        yardstick: what the utilisation is a share of.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    minutes = [row["seconds"] / 60 for row in progress]
-    left.plot(minutes, [row["loss"] for row in progress], color="#9db4d0", linewidth=1, label="training loss")
-    validated = [row["seconds"] / 60 for row in history]
-    left.plot(validated, [row["nelbo"] for row in history], "o-", color="#1f4e8c", markersize=3, label="held-out NELBO")
-    left.set(xlabel="minutes", ylabel="nats per token", title="Loss")
-    rates = left.twinx()
-    rates.plot(minutes, [row["rate"] for row in progress], color="#c9a227", linewidth=1, linestyle=":")
-    rates.set(ylabel="learning rate (share of the full one)", ylim=(0, 1.05))
-    left.plot([], [], color="#c9a227", linestyle=":", label="learning rate")
-    left.legend(loc="upper right", fontsize=8, bbox_to_anchor=(1.0, 0.94))
-    names = {"token_accuracy": "tokens, from a full mask", "exact_match": "whole texts, from a full mask"}
-    for name, color in zip(names, ("#a8323e", "#6b2d8c"), strict=True):
-        right.plot(validated, [row[name] for row in history], "o-", color=color, markersize=3, label=names[name])
-    for name in sorted(key for key in history[0] if key.startswith("accuracy_at_")) if history else ():
-        share = name.removeprefix("accuracy_at_").removesuffix("_mask")
-        right.plot(
-            validated,
-            [row[name] for row in history],
-            "--",
-            color="#888888",
-            linewidth=1,
-            label=f"gap filling at {share} mask (not inversion)",
-        )
-    right.set(xlabel="minutes", ylabel="share right", ylim=(0, 1), title="Held-out accuracy")
-    right.grid(alpha=0.3)
-    right.legend(loc="best", fontsize=8)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    end = max((row["seconds"] for row in (*progress, *history)), default=60.0)
+    unit, seconds = ("hours", 3600.0) if end > LONG else ("minutes", 60.0)
+    progress = [{**row, "at": row["seconds"] / seconds} for row in progress]
+    history = [{**row, "at": row["seconds"] / seconds} for row in history]
+
+    figure = plt.figure(figsize=(13, 8), constrained_layout=True)
+    grid = figure.add_gridspec(4, 2)
+    loss = figure.add_subplot(grid[:2, 0])
+    loss.set_xlim(0, end / seconds * 1.01)
+    by_time, accuracy, speed, gradients = (
+        figure.add_subplot(place, sharex=loss) for place in (grid[:2, 1], grid[2:, 0], grid[2, 1], grid[3, 1])
+    )
+    _draw_loss(loss, progress, history)
+    _draw_loss_by_time(figure, by_time, progress)
+    _draw_accuracy(accuracy, history)
+    _draw_speed(speed, progress)
+    _draw_gradients(gradients, progress)
+    for axes in (loss, by_time, accuracy, gradients):
+        axes.set_xlabel(unit)
+    figure.suptitle(f"{title}\n" if yardstick else title, fontsize=14)
+    if yardstick:
+        figure.text(0.5, 0.955, yardstick, ha="center", va="center", fontsize=8, color=GREY)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _values(rows: Rows, name: str) -> list[float]:
+    """A column, with gaps where nothing was measured."""
+    return [nan if row.get(name) is None else row[name] for row in rows]
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Running means over a 50th of a run; what was not measured is left out of them."""
+    half = len(values) // 100
+    near = ([v for v in values[max(0, i - half) : i + half + 1] if isfinite(v)] for i in range(len(values)))
+    return [sum(finite) / len(finite) if finite else nan for finite in near]
+
+
+def _draw_loss(axes: "Axes", progress: Rows, history: Rows) -> None:
+    """Training loss and held-out NELBO, and the learning rate behind them."""
+    rates = axes.twinx()
+    rates.fill_between(_values(progress, "at"), _values(progress, "rate"), color=GOLD, alpha=0.15, linewidth=0)
+    rates.set(ylim=(0, 1.02), ylabel="learning rate (share of the full one)")
+    rates.yaxis.label.set_color(GOLD)
+    axes.set_zorder(rates.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.plot(_values(progress, "at"), _values(progress, "loss"), color=PALE, linewidth=1, label="training loss")
+    axes.plot(_values(history, "at"), _values(history, "nelbo"), "o-", color=BLUE, markersize=3, label="held-out NELBO")
+    axes.set(ylabel="nats per token", title="Loss")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def _draw_loss_by_time(figure: "Figure", axes: "Axes", progress: Rows) -> None:
+    """One line for each part of the times: from texts that are nearly whole (blue) to nearly all hidden (red)."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
+
+    buckets = max((len(row.get("loss_by_time", ())) for row in progress), default=10)
+    colors = LinearSegmentedColormap.from_list("hidden", ["#1540c4", "#9b4fb5", "#e02020"], buckets)
+    for bucket in range(buckets):
+        values = [row.get("loss_by_time", [None] * buckets)[bucket] for row in progress]
+        values = [nan if value is None else value for value in values]
+        axes.plot(_values(progress, "at"), _smoothed(values), color=colors(bucket), linewidth=1)
+    scale = ScalarMappable(BoundaryNorm([i / buckets for i in range(buckets + 1)], buckets), colors)
+    figure.colorbar(scale, ax=axes, label="share of the text that is hidden", pad=0.01)
+    axes.set(ylabel="nats per hidden token", title="Cross-entropy of a hidden token by time")
+    axes.grid(alpha=0.3)
+
+
+def _draw_accuracy(axes: "Axes", history: Rows) -> None:
+    """What is recovered from a vector alone, and beside it how well gaps are filled, which is no inversion."""
+    names = {"token_accuracy": "tokens, from a full mask", "exact_match": "whole texts, from a full mask"}
+    at = _values(history, "at")
+    for (name, label), color in zip(names.items(), (RED, VIOLET), strict=True):
+        values = _values(history, name)
+        axes.plot(at, values, "o-", color=color, markersize=4, linewidth=2, label=label)
+        if values:
+            place = (at[-1], values[-1])
+            side = "right" if at[-1] > 0.1 * axes.get_xlim()[1] else "left"
+            axes.annotate(f"{values[-1]:.1%}", place, (0, 6), textcoords="offset points", color=color, ha=side)
+    gaps = sorted({name for row in history for name in row if name.startswith(GAP_FILLING)})
+    for name, style in zip(gaps, ("--", ":", "-.") * len(gaps), strict=False):
+        share = name.removeprefix(GAP_FILLING).removesuffix("_mask")
+        label = f"filling gaps, {share} hidden (not inversion)"
+        axes.plot(at, _values(history, name), style, color=GREY, linewidth=1, label=label)
+    if not history:
+        axes.text(0.5, 0.5, "not validated yet", transform=axes.transAxes, ha="center", color=GREY)
+    axes.set(ylabel="share right", ylim=(0, 1), title="Held-out accuracy (EMA weights)")
+    axes.grid(alpha=0.3)
+    if history:
+        axes.legend(loc="best", fontsize=8)
+
+
+def _draw_speed(axes: "Axes", progress: Rows) -> None:
+    """Samples a second, and on the right the same line as a share of the peak."""
+    speeds = _values(progress, "samples_per_second")
+    axes.plot(_values(progress, "at"), speeds, color=GREEN, linewidth=1)
+    axes.set(ylabel="samples/s", title="Speed")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.tick_params(labelbottom=False)
+    shares = [
+        row["model_flops_utilisation"] / row["samples_per_second"]
+        for row in progress
+        if row.get("model_flops_utilisation") and row.get("samples_per_second")
+    ]
+    if shares:
+        percent = 100 * shares[-1]
+        right = axes.secondary_yaxis("right", functions=(lambda y: y * percent, lambda y: y / percent))
+        right.set_ylabel("MFU (%)")
+
+
+def _draw_gradients(axes: "Axes", progress: Rows) -> None:
+    """The gradient's norm before clipping; a red line where steps were skipped."""
+    measured = _values(progress, "gradient_norm")
+    axes.plot(_values(progress, "at"), measured, color=PALE, linewidth=1)
+    axes.plot(_values(progress, "at"), _smoothed(measured), color=BLUE, linewidth=1)
+    before = 0
+    for row in progress:
+        skipped = row.get("skipped", 0)
+        if skipped > before:
+            axes.axvline(row["at"], color=RED, linewidth=1, alpha=0.6)
+        before = max(before, skipped)
+    norms = [value for value in measured if value > 0]
+    if norms and max(norms) > SPREAD * min(norms):
+        axes.set_yscale("log")
+    elif norms:
+        axes.set_ylim(0, 1.1 * max(norms))
+    title = f"Gradient norm ({before:,} skipped steps in red)" if before else "Gradient norm (no step skipped)"
+    axes.set(ylabel="norm", title=title)
+    axes.grid(alpha=0.3)

@@ -17,7 +17,11 @@ class TrainingSettings(BaseModel):
         default=None, gt=0, description="validations without a better one before stopping"
     )
     # --- the step
-    batch_size: int = Field(default=512, gt=0, description="texts in an optimizer step, over all workers")
+    batch_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="texts in an optimizer step, over all workers; null: found by trial on a GPU, 32 on a CPU",
+    )
     gradient_accumulation: int = Field(default=1, gt=0, description="backward passes in one optimizer step")
     gradient_clipping: float = Field(default=1.0, ge=0, description="global gradient norm at most; 0 is off")
     times: Literal["low-discrepancy", "uniform"] = Field(
@@ -54,12 +58,27 @@ class TrainingSettings(BaseModel):
     # --- the machine
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu trains over gloo, cuda over nccl")
     workers: int = Field(default=1, gt=0, description="training processes (--workers)")
+    threads: int | None = Field(
+        default=None, gt=0, description="CPU threads of one worker; null: cores / workers, or on cuda 1"
+    )
     precision: Literal["auto", "float32", "bfloat16-mixed", "bfloat16"] = Field(
         default="auto",
         description="bfloat16-mixed: autocast over float32 weights; auto: that where the hardware has it, or float32; "
         "bfloat16: DeepSpeed's own, AdamW only",
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage")
+    offload_optimizer: Literal["none", "cpu"] = Field(
+        default="none", description="cpu: its state and its step leave the GPU; zero_stage 1, 2 or 3"
+    )
+    offload_parameters: Literal["none", "cpu"] = Field(
+        default="none", description="cpu: weights come to the GPU when they are needed; zero_stage 3"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="computes the blocks again in the backward pass instead of keeping their activations"
+    )
+    compile: bool | None = Field(
+        default=None, description="torch.compile the blocks; null: on cuda, but not with zero_stage 3"
+    )
     max_failures: int = Field(default=3, ge=0, description="worker deaths survived before the run gives up")
     # --- looking at it
     validations: int = Field(default=20, gt=0, description="how often in a run to validate and to save")
@@ -67,12 +86,15 @@ class TrainingSettings(BaseModel):
         default=256, gt=0, description="held-out texts generated from a full mask at each validation"
     )
     validation_steps: int = Field(default=8, gt=0, description="denoising passes of those generations")
+    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        default=["tensorboard"], description="where figures are shown; mlflow and wandb must be installed"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainingSettings":
         per_pass = self.workers * self.gradient_accumulation
-        if self.batch_size % per_pass:
+        if self.batch_size is not None and self.batch_size % per_pass:
             raise ValueError(
                 f"training.batch_size ({self.batch_size}) must be a multiple of workers x gradient_accumulation "
                 f"({per_pass})"
@@ -82,6 +104,25 @@ class TrainingSettings(BaseModel):
                 "training.optimizer muon needs whole float32 matrices: set training.zero_stage 0 and "
                 "training.precision float32 or bfloat16-mixed, or training.optimizer adamw"
             )
+        if self.offload_optimizer == "cpu" and self.zero_stage == 0:
+            raise ValueError("training.offload_optimizer cpu needs training.zero_stage 1, 2 or 3")
+        if self.offload_parameters == "cpu" and self.zero_stage != 3:
+            raise ValueError("training.offload_parameters cpu needs training.zero_stage 3")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "training.compile true needs training.zero_stage 0, 1 or 2: stage 3 gathers weights inside the blocks"
+            )
         if self.warmup + (self.decay if self.schedule == "trapezoid" else 0) > 1:
             raise ValueError("training.warmup + training.decay must be at most 1")
         return self
+
+    @property
+    def texts_per_step(self) -> int:
+        """`batch_size`, once it is known; a job that trains fills in what null leaves open."""
+        assert self.batch_size is not None, "batch_size is null: nothing has been found by trial yet"
+        return self.batch_size
+
+    @property
+    def compiles(self) -> bool:
+        """What `compile` comes to."""
+        return self.device == "cuda" and self.zero_stage != 3 if self.compile is None else self.compile

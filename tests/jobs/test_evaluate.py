@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import pytest
 
@@ -89,3 +90,27 @@ def test_pairs_of_another_recipe_are_refused_by_name(tiny_run, tiny_pairs, tmp_p
 def test_a_folder_that_is_no_checkpoint_is_refused(tiny_pairs, tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
         make_report(tmp_path, tiny_pairs, tmp_path / "out", EvaluationSettings(), "cpu")
+
+
+def test_the_report_shows_what_the_runs_fixed_texts_were_recovered_as(reported, tiny_run):
+    out, report = reported
+    run, _ = tiny_run
+    rows = [json.loads(line) for line in (run / "examples.jsonl").read_text().splitlines()]
+    assert [moment["step"] for moment in report["recoveries"]] == [10, 20]
+    assert [text for moment in report["recoveries"] for text in moment["texts"]] == [
+        {key: row[key] for key in ("id", "original", "recovered")} for row in rows
+    ]
+    assert len(report["recoveries"][1]["texts"]) == 8
+    page = (out / "report.md").read_text()
+    assert "| original | step 10 | step 20 |" in page
+    assert "| original | recovered at step 20 |" in page
+
+
+def test_a_checkpoint_that_was_moved_away_from_its_run_is_measured_without_them(
+    reported, tiny_run, tiny, tiny_pairs, tmp_path
+):
+    run, _ = tiny_run
+    shutil.copytree(run / "checkpoint", tmp_path / "moved" / "checkpoint")
+    report = make_report(tmp_path / "moved" / "checkpoint", tiny_pairs, tmp_path / "out", tiny().evaluation, "cpu")
+    assert report["recoveries"] == []
+    assert "While it was learning" not in (tmp_path / "out" / "report.md").read_text()

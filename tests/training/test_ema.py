@@ -22,6 +22,26 @@ def test_average_equals_the_recursion_written_out():
         assert ema.model.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.25, 1.0])
+def test_average_lags_by_the_stated_share_of_the_run_however_long_it_is(share):
+    # of weights that rise by 1 an update, the average after update k is k / (1 + share): the recursion's fixed point
+    model = scalar(0.0)
+    ema = EMA(model, 1 - 1e-9, share)
+    for update in range(300):
+        nn.init.constant_(model.weight, float(update))
+        ema.update(model.named_parameters())
+        assert ema.model.weight.item() == pytest.approx(update / (1 + share), rel=1e-4)
+
+
+def test_average_spans_no_more_than_its_decay_allows():
+    model, updates = scalar(0.0), 400
+    ema = EMA(model, 0.9, share=1.0)
+    for update in range(updates):
+        nn.init.constant_(model.weight, float(update))
+        ema.update(model.named_parameters())
+    assert ema.model.weight.item() == pytest.approx(updates - 1 - 0.9 / 0.1, rel=1e-5)  # the lag of a fixed decay
+
+
 def test_first_update_forgets_the_start():
     model = scalar(0.0)
     ema = EMA(model, 0.999)

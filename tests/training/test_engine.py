@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from embinv.diffusion.corruption import mask_tokens
-from embinv.diffusion.loss import masked_cross_entropy
-from embinv.training.engine import LocalEngine
+from embinv.diffusion.loss import token_weights
+from embinv.training.engine import LocalEngine, prepare
 from embinv.training.settings import TrainingSettings
 from embinv.training.step import to_tensors
 
@@ -20,57 +22,107 @@ def batch(toy):
     return x_0, embedding, z_t, hidden, 1 / t
 
 
+def make_pass(engine, batch):
+    x_0, embedding, z_t, hidden, weight = batch
+    loss, _ = engine.loss(z_t, embedding, hidden, x_0[hidden], token_weights(weight, hidden))
+    engine.backward(loss)
+
+
 def one_step(engine, batch, parts):
     for rows in torch.arange(8).chunk(parts):
-        x_0, embedding, z_t, hidden, weight = (part[rows] for part in batch)
-        engine.backward(masked_cross_entropy(engine.forward(z_t, embedding, hidden), x_0, hidden, weight))
-        engine.step(0.5)
+        make_pass(engine, [part[rows] for part in batch])
+        norm = engine.step(0.5)
+    return norm
+
+
+def gradient_descent(engine, accumulation=1, clipping=0.0):
+    """The engine's model under plain SGD, since AdamW's first step is the gradient's sign: rounding is a whole step."""
+    optimizer = torch.optim.SGD(engine.model.parameters(), lr=1.0)
+    optimizer.param_groups[0]["initial_lr"] = 1.0
+    return LocalEngine(engine.model, optimizer, accumulation, clipping)
+
+
+def weights_of(engine):
+    return {name: weight.detach().clone() for name, weight in engine.weights()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("clipping", [0.0, 0.1])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_over_parts_equals_one_batch_of_them_all(toy, batch, clipping, parts):
-    # plain SGD, since AdamW's first step is the gradient's sign and would turn rounding into a whole step
     whole, _ = toy.start(TrainingSettings(optimizer="adamw"))
     split, _ = toy.start(TrainingSettings(optimizer="adamw"))
-    start = [parameter.detach().clone() for parameter in whole.model.parameters()]
-    engines = []
+    start = weights_of(whole)
+    norms = []
     for engine, accumulation in ((whole, 1), (split, parts)):
-        optimizer = torch.optim.SGD(engine.model.parameters(), lr=1.0)
-        optimizer.param_groups[0]["initial_lr"] = 1.0
-        engines.append(LocalEngine(engine.model, optimizer, accumulation, clipping))
-        one_step(engines[-1], batch, accumulation)
-    for a, b in zip(*(engine.model.parameters() for engine in engines), strict=True):
+        norms.append(one_step(gradient_descent(engine, accumulation, clipping), batch, accumulation))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    for a, b in zip(whole.model.parameters(), split.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
-    assert any((a != then).any() for a, then in zip(whole.model.parameters(), start, strict=True))
+    assert not same(weights_of(whole), start)
 
 
-def test_weights_move_at_the_last_pass_of_an_accumulation_only(toy, batch):
+def test_weights_move_at_the_last_pass_of_an_accumulation_only_and_the_norm_comes_with_it(toy, batch):
     engine, _ = toy.start(TrainingSettings(optimizer="adamw", batch_size=8, gradient_accumulation=2))
-    x_0, embedding, z_t, hidden, weight = batch
-    moved = []
+    moved, norms = [], []
     for _ in range(4):
-        before = engine.model.head_bias.detach().clone()
-        engine.backward(masked_cross_entropy(engine.forward(z_t, embedding, hidden), x_0, hidden, weight))
-        engine.step(1.0)
-        moved.append(bool((engine.model.head_bias != before).any()))
+        before = weights_of(engine)
+        make_pass(engine, batch)
+        norms.append(engine.step(1.0))
+        moved.append(not same(weights_of(engine), before))
     assert moved == [False, True, False, True]
+    assert [norm is None for norm in norms] == [True, False, True, False]
 
 
-def linear_engine(clipping):
+def linear_engine(clipping, accumulation=1):
     model = nn.Linear(3, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
     optimizer.param_groups[0]["initial_lr"] = 2.0
-    return LocalEngine(model, optimizer, clipping=clipping)
+    return LocalEngine(model, optimizer, accumulation, clipping)
+
+
+def pull(engine, *gradient):
+    engine.backward((engine.model.weight * torch.tensor(gradient)).sum())
 
 
 @pytest.mark.parametrize(("clipping", "length"), [(0.0, 5.0), (1.0, 1.0), (10.0, 5.0)])
 def test_gradient_is_clipped_to_its_norm_and_only_if_it_is_longer(clipping, length):
     engine = linear_engine(clipping)
-    engine.backward((engine.model.weight * torch.tensor([3.0, 4.0, 0.0])).sum())  # gradient norm 5
-    engine.step(0.25)
+    pull(engine, 3.0, 4.0, 0.0)
+    assert engine.step(0.25) == pytest.approx(5.0)  # before clipping
     assert engine.model.weight.norm().item() == pytest.approx(length * 2.0 * 0.25, rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("clipping", [0.0, 1.0])
+def test_gradient_that_is_not_finite_moves_nothing_and_is_forgotten(bad, clipping):
+    engine = linear_engine(clipping)
+    pull(engine, bad, 1.0, 0.0)
+    assert not math.isfinite(engine.step(1.0))
+    assert engine.model.weight.tolist() == [[0.0, 0.0, 0.0]]
+    pull(engine, 0.0, 0.5, 0.0)
+    assert engine.step(1.0) == pytest.approx(0.5)
+    assert engine.model.weight.tolist() == [[0.0, -1.0, 0.0]]
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_skipping_drops_the_passes_before_it_and_the_next_accumulation_counts_anew(made):
+    engine = linear_engine(0.0, accumulation=3)
+    for _ in range(made):
+        pull(engine, 9.0, 9.0, 9.0)
+        assert engine.step(1.0) is None
+    engine.skip()
+    assert engine.model.weight.tolist() == [[0.0, 0.0, 0.0]]
+    norms = []
+    for _ in range(3):
+        pull(engine, 0.0, 3.0, 0.0)
+        norms.append(engine.step(1.0))
+    assert norms == [None, None, pytest.approx(3.0)]
+    assert engine.model.weight.tolist() == [[0.0, -6.0, 0.0]]
 
 
 def test_saved_state_restores_weights_and_optimizer(toy, batch, tmp_path):
@@ -82,7 +134,7 @@ def test_saved_state_restores_weights_and_optimizer(toy, batch, tmp_path):
     restored, _ = toy.start(settings, seed=1)
     restored.load(tmp_path)
     one_step(restored, batch, 1)
-    assert all(torch.equal(a, b) for a, b in zip(engine.model.parameters(), restored.model.parameters(), strict=True))
+    assert same(weights_of(engine), weights_of(restored))
 
 
 def test_alone_a_total_and_an_agreement_are_the_values_themselves():
@@ -90,3 +142,13 @@ def test_alone_a_total_and_an_agreement_are_the_values_themselves():
     assert (engine.rank, engine.world) == (0, 1)
     assert engine.total([1.0, 2.5]) == [1.0, 2.5]
     assert engine.agree(3.5) == 3.5
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_blocks_run_as_the_settings_say(toy, asked, monkeypatch):
+    engine, _ = toy.start(TrainingSettings(optimizer="adamw"))
+    compiled = []
+    monkeypatch.setattr(engine.model, "compile_blocks", lambda: compiled.append(True))
+    prepare(engine.model, TrainingSettings(activation_checkpointing=asked, compile=asked))
+    assert engine.model.checkpoint_activations is asked
+    assert compiled == [True] * asked

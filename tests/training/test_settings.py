@@ -14,6 +14,9 @@ from embinv.training.settings import TrainingSettings
         ({"batch_size": 12, "workers": 2, "gradient_accumulation": 4}, r"must be a multiple .* \(8\)"),
         ({"optimizer": "muon", "zero_stage": 1}, "set training.zero_stage 0 .* or training.optimizer adamw"),
         ({"optimizer": "muon", "precision": "bfloat16"}, "training.precision float32 or bfloat16-mixed"),
+        ({"offload_optimizer": "cpu"}, "offload_optimizer cpu needs training.zero_stage 1, 2 or 3"),
+        ({"offload_parameters": "cpu", "zero_stage": 2}, "offload_parameters cpu needs training.zero_stage 3"),
+        ({"compile": True, "zero_stage": 3}, "compile true needs training.zero_stage 0, 1 or 2"),
         ({"warmup": 0.7, "decay": 0.4}, r"training.warmup \+ training.decay must be at most 1"),
     ],
     ids=lambda value: str(value)[:40],
@@ -37,6 +40,7 @@ def test_settings_that_do_not_fit_together_are_refused_with_the_fix(values, sent
         {"zero_stage": 4},
         {"loss_weight": "exp"},
         {"batchsize": 8},
+        {"offload_optimizer": "nvme"},
     ],
     ids=str,
 )
@@ -53,8 +57,27 @@ def test_value_outside_its_range_is_refused_and_named(values):
         {"optimizer": "adamw", "zero_stage": 3, "precision": "bfloat16"},
         {"warmup": 0.7, "decay": 0.4, "schedule": "cosine"},  # a cosine has no decay
         {"batch_size": 12, "workers": 2, "gradient_accumulation": 3},
+        {"batch_size": None, "workers": 3, "gradient_accumulation": 7},
+        {"offload_optimizer": "cpu", "zero_stage": 1},
+        {"offload_optimizer": "cpu", "offload_parameters": "cpu", "zero_stage": 3, "activation_checkpointing": True},
     ],
     ids=str,
 )
 def test_settings_that_fit_together_are_taken(values):
     assert TrainingSettings(**values).model_dump().items() >= values.items()
+
+
+@pytest.mark.parametrize(
+    ("values", "compiles"),
+    [
+        ({"device": "cpu"}, False),
+        ({"device": "cuda"}, True),
+        ({"device": "cuda", "zero_stage": 2}, True),
+        ({"device": "cuda", "zero_stage": 3}, False),
+        ({"device": "cuda", "compile": False}, False),
+        ({"device": "cpu", "compile": True}, True),
+    ],
+    ids=str,
+)
+def test_blocks_are_compiled_on_a_gpu_unless_said_otherwise(values, compiles):
+    assert TrainingSettings(**values).compiles is compiles

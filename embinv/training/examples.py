@@ -1,0 +1,51 @@
+"""A few held-out texts that are recovered again and again, to see a run learn. Always the same ones, always whole.
+
+Shapes: N texts, L length, D embedding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from embinv.data.pairs import Pairs
+from embinv.decoding.base import DecodingRequest, Denoiser, final_state
+from embinv.decoding.strategies import STRATEGIES
+
+EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Example:
+    """One held-out text and what its vector gave away."""
+
+    id: int
+    original: str
+    recovered: str
+
+
+@torch.no_grad()
+def recover_examples(
+    denoiser: Denoiser,
+    pairs: Pairs,
+    read: Callable[[np.ndarray], Sequence[str]],
+    mask_id: int,
+    steps: int,
+    device: torch.device,
+) -> list[Example]:
+    """Recovers the first EXAMPLES texts of a split from their vectors alone, from a full mask.
+
+    Args:
+        denoiser: usually the EMA model.
+        pairs: held-out texts in an order that stays the same, with the model's token ids.
+        read: turns the model's ids [N, L] into texts.
+        mask_id: id of a hidden token.
+        steps: denoising passes.
+        device: where the denoiser is.
+    """
+    embedding = torch.from_numpy(pairs.embeddings[:EXAMPLES]).float().to(device)  # [N, D]
+    request = DecodingRequest(embedding, pairs.token_ids.shape[1], mask_id, steps, torch.Generator(device))
+    tokens = final_state(STRATEGIES["confidence"](denoiser, request)).tokens.cpu().numpy()  # [N, L]
+    rows = zip(pairs.ids[:EXAMPLES].tolist(), pairs.texts[:EXAMPLES], read(tokens), strict=True)
+    return [Example(*row) for row in rows]

@@ -1,0 +1,158 @@
+"""embinv/training/plot.py: that every figure is in the picture, read off the axes before they are drawn."""
+
+import math
+
+import matplotlib
+import pytest
+
+from embinv.training.plot import _smoothed, draw_training
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+
+def progress(count, seconds=30.0):
+    return [
+        {
+            "step": 10 * i,
+            "seconds": seconds * i,
+            "rate": 1 - i / (count + 1),
+            "skipped": 2 * (i > 3),
+            "loss": None if i == 2 else 5.0 / i,
+            "gradient_norm": None if i == 2 else float(i),
+            "samples_per_second": 100.0 * i,
+            "model_flops_utilisation": 0.004 * i * 10,
+            "loss_by_time": [None if i == 2 or b == 0 else b + 1.0 / i for b in range(10)],
+        }
+        for i in range(1, count + 1)
+    ]
+
+
+def history(count, seconds=60.0):
+    return [
+        {
+            "step": 20 * i,
+            "seconds": seconds * i,
+            "nelbo": 6.0 / i,
+            "token_accuracy": 0.1 * i,
+            "exact_match": 0.05 * i,
+            "accuracy_at_10%_mask": 0.15 * i,
+            "accuracy_at_50%_mask": 0.12 * i,
+        }
+        for i in range(1, count + 1)
+    ]
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """Draws, checks the file, and returns the axes by title."""
+    seen = []
+    monkeypatch.setattr(plt, "close", seen.append)
+
+    def drawn(*arguments):
+        path = tmp_path / "training.png"
+        draw_training(path, *arguments)
+        assert path.read_bytes().startswith(b"\x89PNG")
+        [figure] = [each for each in seen if isinstance(each, Figure)]
+        return {axes.get_title(): axes for axes in figure.axes}, figure
+
+    yield drawn
+    monkeypatch.undo()
+    for figure in seen:
+        plt.close(figure)
+
+
+def lines(axes):
+    """Label, x and y of each line that has a label of its own."""
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def same_points(found, expected):
+    return [tuple(point) for point in found] == [pytest.approx(point, nan_ok=True) for point in expected]
+
+
+def test_loss_and_nelbo_stand_over_the_minutes(draw):
+    axes, _ = draw(progress(6), history(3), "a run")
+    drawn = lines(axes["Loss"])
+    assert same_points(drawn["training loss"], [(i / 2, math.nan if i == 2 else 5.0 / i) for i in range(1, 7)])
+    assert same_points(drawn["held-out NELBO"], [(i, 6.0 / i) for i in (1, 2, 3)])
+
+
+def test_accuracy_says_what_is_no_inversion(draw):
+    axes, _ = draw(progress(6), history(3), "a run")
+    drawn = lines(axes["Held-out accuracy (EMA weights)"])
+    assert same_points(drawn["tokens, from a full mask"], [(i, 0.1 * i) for i in (1, 2, 3)])
+    assert same_points(drawn["whole texts, from a full mask"], [(i, 0.05 * i) for i in (1, 2, 3)])
+    assert {label for label in drawn if "gaps" in label} == {
+        "filling gaps, 10% hidden (not inversion)",
+        "filling gaps, 50% hidden (not inversion)",
+    }
+
+
+def test_ten_lines_go_from_blue_to_red_by_time(draw):
+    axes, _ = draw(progress(6), history(3), "a run")
+    drawn = axes["Cross-entropy of a hidden token by time"].lines
+    assert len(drawn) == 10
+    for bucket, line in enumerate(drawn):
+        expected = [math.nan if i == 2 or bucket == 0 else bucket + 1.0 / i for i in range(1, 7)]
+        assert line.get_ydata().tolist() == pytest.approx(expected, nan_ok=True)
+    red, blue = ([matplotlib.colors.to_rgb(line.get_color())[part] for line in drawn] for part in (0, 2))
+    assert red == sorted(red) and red[-1] > 0.8 > 0.2 > red[0]
+    assert blue[0] > 0.7 > 0.2 > blue[-1]
+
+
+def test_speed_has_utilisation_on_its_right(draw):
+    axes, figure = draw(progress(6), history(3), "a run")
+    speed = axes["Speed"]
+    assert speed.lines[0].get_ydata().tolist() == [100.0 * i for i in range(1, 7)]
+    figure.canvas.draw()
+    [right] = speed.child_axes
+    assert right.get_ylabel() == "MFU (%)"
+    samples, percent = speed.get_ylim()[1], right.get_ylim()[1]
+    assert percent == pytest.approx(100 * samples * 0.04 / 100)  # as at 100 samples a second
+
+
+def test_skipped_steps_are_counted_and_marked_where_they_were(draw):
+    axes, _ = draw(progress(6), history(1), "a run")
+    gradients = axes["Gradient norm (2 skipped steps in red)"]
+    assert gradients.lines[0].get_ydata().tolist() == pytest.approx([1, math.nan, 3, 4, 5, 6], nan_ok=True)
+    assert [line.get_xdata()[0] for line in gradients.lines[2:]] == [2.0]  # minutes: the fourth row
+
+
+def test_run_without_skipped_steps_says_so(draw):
+    axes, _ = draw(progress(3), history(1), "a run")
+    assert len(axes["Gradient norm (no step skipped)"].lines) == 2  # as measured, and smoothed
+
+
+def test_long_run_counts_hours(draw):
+    axes, _ = draw(progress(6, seconds=7200.0), history(3, seconds=14400.0), "a run")
+    assert {each.get_xlabel() for title, each in axes.items() if title not in ("", "Speed")} == {"hours"}
+    assert lines(axes["Loss"])["held-out NELBO"][0][0] == 4.0
+
+
+@pytest.mark.parametrize("validations", [0, 1])
+@pytest.mark.parametrize("rows", [0, 1])
+def test_run_that_has_hardly_begun_is_drawn_too(draw, rows, validations):
+    axes, _ = draw(progress(rows), history(validations), "a run", "of 1 TFLOP/s")
+    assert len(lines(axes["Held-out accuracy (EMA weights)"])) == (4 if validations else 2)
+
+
+def test_run_in_which_nothing_was_finite_is_drawn_too(draw):
+    rows = [
+        {**row, "loss": None, "gradient_norm": None, "model_flops_utilisation": None, "loss_by_time": [None] * 10}
+        for row in progress(3)
+    ]
+    axes, _ = draw(rows, [], "a run")
+    assert all(math.isnan(y) for _, y in lines(axes["Loss"])["training loss"])
+
+
+def test_smoothing_is_the_running_mean_of_what_was_measured():
+    values = [float(i % 7) for i in range(300)]
+    values[150] = math.nan
+    found = _smoothed(values)
+    for place in (0, 40, 150, 299):
+        near = [v for v in values[max(0, place - 3) : place + 4] if not math.isnan(v)]
+        assert found[place] == pytest.approx(sum(near) / len(near))
+    assert _smoothed([1.0, 5.0, 2.0]) == [1.0, 5.0, 2.0]
+    assert math.isnan(_smoothed([math.nan])[0])
