@@ -1,9 +1,10 @@
 """DeepSpeed behind the `Engine` seam: the only file that knows it.
 
-ZeRO stages 0 to 3, bfloat16, gradient accumulation and clipping come from the config. The optimizer is ours:
-DeepSpeed's own compiles for a minute on a CPU, and knows no Muon at stage 0.
+ZeRO stages 0 to 3, offload, bfloat16, gradient accumulation and clipping come from the settings. The optimizer is
+ours: DeepSpeed's own compiles for a minute on a CPU, and knows no Muon at stage 0. Read against deepspeed 0.19.8.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,35 +12,54 @@ from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 
-from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.denoiser import MaskedDenoiser
+from embinv.training.engine import prepare
 from embinv.training.optimizer import build_optimizer, set_rate
 from embinv.training.settings import TrainingSettings
 
 TAG = "state"
 
 
-def deepspeed_config(settings: TrainingSettings, world: int) -> dict[str, Any]:
-    """The settings as a DeepSpeed config."""
-    micro = settings.batch_size // (world * settings.gradient_accumulation)
+def deepspeed_config(settings: TrainingSettings, world: int, universal: bool = False) -> dict[str, Any]:
+    """The settings as a DeepSpeed config; `universal` for an engine that starts from a universal checkpoint."""
+    zero: dict[str, Any] = {"stage": settings.zero_stage}
+    pinned = settings.device == "cuda"
+    if settings.offload_optimizer == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pinned}
+    if settings.offload_parameters == "cpu":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": pinned}
     return {
-        "train_batch_size": settings.batch_size,
-        "train_micro_batch_size_per_gpu": micro,
+        "train_batch_size": settings.texts_per_step,
+        "train_micro_batch_size_per_gpu": settings.texts_per_step // (world * settings.gradient_accumulation),
         "gradient_accumulation_steps": settings.gradient_accumulation,
-        "gradient_clipping": settings.gradient_clipping,
-        "zero_optimization": {"stage": settings.zero_stage},
+        "gradient_clipping": 0.0 if _whole_float32(settings) else settings.gradient_clipping,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # its CPU Adam is compiled where it runs; torch's does the same
         "bf16": {"enabled": settings.precision == "bfloat16"},
         "torch_autocast": {"enabled": settings.precision == "bfloat16-mixed", "dtype": "bfloat16"},
+        "checkpoint": {"load_universal": universal},
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
 
 
-class DeepSpeedEngine:
-    """One training process. Made inside a Ray Train worker, whose process group it uses."""
+def _whole_float32(settings: TrainingSettings) -> bool:
+    """Whether gradients and weights are plain float32 tensors on every worker; DeepSpeed gives no norm then."""
+    return settings.zero_stage == 0 and settings.precision != "bfloat16"
 
-    def __init__(self, model: ConditionalMDLM, settings: TrainingSettings) -> None:
+
+class DeepSpeedEngine:
+    """One training process, in the process group that is there.
+
+    Args:
+        model: starts alike on every worker.
+        settings: with `batch_size` filled in and `precision` resolved.
+        universal: the state to `load` is a universal checkpoint.
+    """
+
+    def __init__(self, model: MaskedDenoiser, settings: TrainingSettings, universal: bool = False) -> None:
         if settings.device == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"
         import deepspeed
@@ -50,48 +70,86 @@ class DeepSpeedEngine:
         self.rank = torch.distributed.get_rank()
         self.world = torch.distributed.get_world_size()
         self.settings = settings
-        self._zero = deepspeed.zero
-        if settings.zero_stage == 3:  # the head uses a weight that belongs to the token embedding
-            deepspeed.zero.register_external_parameter(model, model.token_embedding.weight)
+        prepare(model, settings)
         if settings.precision == "bfloat16":  # vectors and angles are float32 on their way to bfloat16 weights
             model.forward = torch.autocast(settings.device, torch.bfloat16)(model.forward)
-        engine, *_ = deepspeed.initialize(
+        made = deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(model, settings),
-            config=deepspeed_config(settings, self.world),
+            config=deepspeed_config(settings, self.world, universal),
             dist_init_required=False,
         )
-        self.engine = engine
-        self.device = torch.device(engine.device)
+        self.engine: Any = made[0]
+        self.device = torch.device(self.engine.device)
+        if settings.zero_stage == 0 and settings.precision == "bfloat16":
+            # DeepSpeed makes the optimizer's state by a step without gradients, which its step count would remember.
+            self.engine.optimizer.optimizer.state.clear()
+            self.engine.optimizer.refresh_fp32_params()
+        self._passes = 0  # of this accumulation
+        self._loss: Tensor | None = None  # of the pass that is being made
 
     def loss(
         self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return self.engine(z_t, embedding, positions, targets, weights)
+        loss, entropies = self.engine(z_t, embedding, positions, targets, weights)
+        self._loss = loss
+        return loss, entropies
 
     def backward(self, loss: Tensor) -> None:
+        self._passes += 1
+        # Said outright, since DeepSpeed's own count would go on through a skipped accumulation.
+        self.engine.set_gradient_accumulation_boundary(self._passes == self.settings.gradient_accumulation)
         self.engine.backward(loss)
+        self._loss = None
 
     def step(self, rate: float) -> float | None:
-        last = self.engine.is_gradient_accumulation_boundary()
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()
+            return None
+        self._passes = 0
         set_rate(self.engine.optimizer, rate)
-        self.engine.step()
-        return float(self.engine.get_global_grad_norm() or 0.0) if last else None
+        if not _whole_float32(self.settings):
+            self.engine.step()  # moves nothing where the norm is not finite
+            return float(self.engine.get_global_grad_norm())
+        clipping = self.settings.gradient_clipping or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.engine.module.parameters(), clipping))
+        if math.isfinite(norm):
+            self.engine.step()
+        else:
+            self.engine.zero_grad()
+        return norm
 
     def skip(self) -> None:
-        raise NotImplementedError
+        if self.settings.zero_stage == 0:
+            self.engine.zero_grad()
+            self._passes, self._loss = 0, None
+            return
+        # Gradients already lie in buckets, partitions or on another device, in each stage elsewhere. All stages drop
+        # them when a step's norm is not finite, so this one is ended with a gradient of nothing but NaN.
+        assert self._loss is not None, "skip() takes the place of a pass whose loss was computed"
+        self._passes = self.settings.gradient_accumulation - 1
+        self.backward(self._loss * math.nan)
+        norm = self.step(0.0)
+        assert norm is not None and not math.isfinite(norm), "a gradient of NaN was not seen as one"
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Whole float32 weights: the masters where the model itself is kept in bfloat16 or in parts."""
-        if self.settings.zero_stage == 0 and self.settings.precision != "bfloat16":
-            yield from self.engine.module.named_parameters()
+        named = self.engine.module.named_parameters()
+        if self.settings.precision != "bfloat16" and self.settings.zero_stage < 3:
+            yield from named  # every worker has all of them
+            return
+        if self.settings.zero_stage == 0:
+            optimizer = self.engine.optimizer
+            groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+            masters = {id(low): high for pair in groups for low, high in zip(*pair, strict=True)}
+            yield from ((name, masters[id(parameter)]) for name, parameter in named)
             return
         from deepspeed.utils import safe_get_full_fp32_param
 
-        for name, parameter in self.engine.module.named_parameters():
+        for name, parameter in named:
             full = safe_get_full_fp32_param(parameter)
             assert full is not None, f"DeepSpeed keeps no float32 master of {name}"
-            yield name, full
+            yield name, full.to(self.device)
 
     def total(self, values: Sequence[float]) -> list[float]:
         if self.world == 1:
@@ -110,7 +168,31 @@ class DeepSpeedEngine:
     def save(self, folder: Path) -> None:
         self.engine.save_checkpoint(str(folder), tag=TAG)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, universal: bool = False) -> None:
+        """Restores what `save` wrote, in `folder`/state.
+
+        Args:
+            folder: what `save` was given; with `universal`, `folder`/state is what deepspeed.checkpoint.ds_to_universal
+                made of it, and the engine was made with `universal` too.
+            universal: whether it is a universal checkpoint; those of stages 1 to 3 fit any number of workers. What
+                `save` wrote at stage 0 does as it is.
+
+        Raises:
+            ValueError: the folder holds no state that can be read.
+        """
+        assert universal == bool(self.engine.load_universal_checkpoint()), "the engine was made for the other kind"
+        if not (folder / TAG).is_dir():
+            raise ValueError(f"{folder}: holds no DeepSpeed state to resume from")
+        groups = self.engine.optimizer.param_groups
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
-            raise ValueError(f"{folder}: holds no DeepSpeed state to resume from")
+            raise ValueError(f"{folder}: its DeepSpeed state cannot be read")
+        if not universal:
+            return
+        # Stage 3 gives every group the settings of the first, and one step counter to all weights.
+        for group, before in zip(self.engine.optimizer.param_groups, settings, strict=True):
+            group.update(before)
+        for state in self.engine.optimizer.state.values():
+            if torch.is_tensor(state.get("step")):
+                state["step"] = state["step"].clone()

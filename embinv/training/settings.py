@@ -76,9 +76,7 @@ class TrainingSettings(BaseModel):
     activation_checkpointing: bool = Field(
         default=False, description="computes the blocks again in the backward pass instead of keeping their activations"
     )
-    compile: bool | None = Field(
-        default=None, description="torch.compile the blocks; null: on cuda, but not with zero_stage 3"
-    )
+    compile: bool | None = Field(default=None, description="torch.compile the blocks; null: on cuda")
     max_failures: int = Field(default=3, ge=0, description="worker deaths survived before the run gives up")
     # --- looking at it
     validations: int = Field(default=20, gt=0, description="how often in a run to validate and to save")
@@ -108,10 +106,6 @@ class TrainingSettings(BaseModel):
             raise ValueError("training.offload_optimizer cpu needs training.zero_stage 1, 2 or 3")
         if self.offload_parameters == "cpu" and self.zero_stage != 3:
             raise ValueError("training.offload_parameters cpu needs training.zero_stage 3")
-        if self.compile and self.zero_stage == 3:
-            raise ValueError(
-                "training.compile true needs training.zero_stage 0, 1 or 2: stage 3 gathers weights inside the blocks"
-            )
         if self.warmup + (self.decay if self.schedule == "trapezoid" else 0) > 1:
             raise ValueError("training.warmup + training.decay must be at most 1")
         return self
@@ -125,4 +119,4 @@ class TrainingSettings(BaseModel):
     @property
     def compiles(self) -> bool:
         """What `compile` comes to."""
-        return self.device == "cuda" and self.zero_stage != 3 if self.compile is None else self.compile
+        return self.device == "cuda" if self.compile is None else self.compile

@@ -16,7 +16,6 @@ from embinv.training.settings import TrainingSettings
         ({"optimizer": "muon", "precision": "bfloat16"}, "training.precision float32 or bfloat16-mixed"),
         ({"offload_optimizer": "cpu"}, "offload_optimizer cpu needs training.zero_stage 1, 2 or 3"),
         ({"offload_parameters": "cpu", "zero_stage": 2}, "offload_parameters cpu needs training.zero_stage 3"),
-        ({"compile": True, "zero_stage": 3}, "compile true needs training.zero_stage 0, 1 or 2"),
         ({"warmup": 0.7, "decay": 0.4}, r"training.warmup \+ training.decay must be at most 1"),
     ],
     ids=lambda value: str(value)[:40],
@@ -72,8 +71,6 @@ def test_settings_that_fit_together_are_taken(values):
     [
         ({"device": "cpu"}, False),
         ({"device": "cuda"}, True),
-        ({"device": "cuda", "zero_stage": 2}, True),
-        ({"device": "cuda", "zero_stage": 3}, False),
         ({"device": "cuda", "compile": False}, False),
         ({"device": "cpu", "compile": True}, True),
     ],

@@ -1,0 +1,260 @@
+"""DeepSpeed on two CPU workers against one plain process: every ZeRO stage and precision, and what can go wrong in it.
+
+Tolerances: in float32 only the order of sums differs, which is a few 1e-7 of a loss or norm. A bfloat16 number is
+within 2^-9 of what it stands for; a loss is a mean of many of them, a norm stands on gradients that were rounded
+twice, once more when workers exchange them.
+"""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+
+from jobs.deepspeed_engine import deepspeed_config
+from tests.jobs.deepspeed_cases import Case, on_workers, plainly, ranks_of, settings, universal
+
+STAGES, PRECISIONS = (0, 1, 2, 3), ("float32", "bfloat16-mixed", "bfloat16")
+LOSS = {"float32": 1e-5, "bfloat16-mixed": 2**-8, "bfloat16": 2**-8}
+NORM = {"float32": 1e-5, "bfloat16-mixed": 2**-6, "bfloat16": 2**-6}
+BROKEN = frozenset({(0, 0, 1), (3, 1, 0)})  # the first pass of all on one worker; the last of step 3 on the other
+EVERY_STAGE = [pytest.mark.parametrize("stage", STAGES), pytest.mark.parametrize("precision", PRECISIONS)]
+
+slow = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def kinds(**changes):
+    return {
+        "plain": Case(settings(gradient_clipping=0.0, **changes), steps=10),
+        "clipped": Case(settings(gradient_clipping=0.2, **changes)),
+        "accumulated": Case(settings(gradient_accumulation=2, **changes)),
+        "skipped": Case(settings(gradient_accumulation=2, **changes), no_loss=BROKEN),
+        "overflowing": Case(settings(gradient_accumulation=2, **changes), no_gradient=BROKEN),
+    }
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Returns a function (precision, stage, kind) -> the workers' outcomes, and that of the plain process."""
+
+    @cache
+    def of_workers(precision):
+        cases = {
+            (stage, kind): case
+            for stage in STAGES
+            for kind, case in kinds(precision=precision, zero_stage=stage).items()
+        }
+        outcomes = on_workers(2, list(cases.values()), tmp_path_factory.mktemp(precision))
+        return dict(zip(cases, outcomes, strict=True))
+
+    @cache
+    def of_one(precision, kind):
+        return plainly(kinds(precision=precision)[kind])
+
+    return lambda precision, stage, kind: (of_workers(precision)[stage, kind], of_one(precision, kind))
+
+
+def every_stage(test):
+    for mark in (*EVERY_STAGE, *slow):
+        test = mark(test)
+    return test
+
+
+def assert_same_training(found, expected, precision="float32"):
+    """Workers agree on all that they hold, and went the way of the plain process."""
+    for outcome in found:
+        assert outcome.moved == expected.moved
+        assert outcome.losses == pytest.approx(expected.losses, rel=LOSS[precision], nan_ok=True)
+        finite = [norm for norm in outcome.norms if math.isfinite(norm)]
+        assert finite == pytest.approx([n for n in expected.norms if math.isfinite(n)], rel=NORM[precision])
+        assert {n: (w.shape, w.dtype) for n, w in outcome.end.items()} == {
+            n: (w.shape, torch.float32) for n, w in expected.end.items()
+        }
+        assert all(torch.equal(weight, found[0].end[name]) for name, weight in outcome.end.items())
+    if precision == "float32":
+        assert distance(found[0].end, expected.end) < 1e-3 * distance(expected.start, expected.end)
+
+
+def distance(one, other):
+    return math.sqrt(sum(float((weight - other[name]).square().sum()) for name, weight in one.items()))
+
+
+@every_stage
+def test_workers_train_as_one_process_does(compared, precision, stage):
+    for kind in ("plain", "accumulated"):
+        found, expected = compared(precision, stage, kind)
+        assert_same_training(found, expected, precision)
+        assert all(expected.moved)
+    found, _ = compared(precision, stage, "plain")
+    assert sum(found[0].losses[-3:]) < 0.8 * sum(found[0].losses[:3])
+
+
+@every_stage
+def test_norm_is_that_before_clipping(compared, precision, stage):
+    found, expected = compared(precision, stage, "clipped")
+    assert_same_training(found, expected, precision)
+    assert min(found[0].norms) > 10 * 0.2
+
+
+@every_stage
+def test_batch_without_a_finite_loss_leaves_nothing_behind_on_any_worker(compared, precision, stage):
+    found, expected = compared(precision, stage, "skipped")
+    assert_same_training(found, expected, precision)
+    assert expected.moved == [False, True, True, False, True, True]
+
+
+@every_stage
+def test_gradient_that_is_not_finite_moves_no_weight_and_is_told(compared, precision, stage):
+    found, expected = compared(precision, stage, "overflowing")
+    assert_same_training(found, expected, precision)
+    for outcome in found:
+        assert [math.isfinite(norm) for norm in outcome.norms] == [False, True, True, False, True, True]
+        assert outcome.moved == [False, True, True, False, True, True]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_weights_of_a_bfloat16_model_are_its_float32_masters(compared, stage):
+    found, _ = compared("bfloat16", stage, "plain")
+    assert any((weight != weight.bfloat16().float()).any() for weight in found[0].end.values())
+
+
+# --- what is asked for by config
+
+
+CONFIGURED = {
+    "muon": Case(settings(optimizer="muon", gradient_accumulation=2), no_loss=BROKEN),
+    "untied head, stage 3": Case(settings(zero_stage=3), tied_head=False),
+    **{
+        f"offloaded optimizer, stage {stage}": Case(
+            settings(zero_stage=stage, offload_optimizer="cpu", gradient_accumulation=2), no_loss=BROKEN
+        )
+        for stage in (1, 2, 3)
+    },
+    "offloaded parameters": Case(settings(zero_stage=3, offload_parameters="cpu"), no_loss=BROKEN),
+    "both offloaded": Case(
+        settings(zero_stage=3, offload_parameters="cpu", offload_optimizer="cpu", gradient_accumulation=2),
+        no_gradient=BROKEN,
+    ),
+    **{
+        f"activations made again, stage {stage}": Case(
+            settings(zero_stage=stage, activation_checkpointing=True, gradient_accumulation=2), no_loss=BROKEN
+        )
+        for stage in STAGES
+    },
+    **{
+        f"compiled, stage {stage}": Case(
+            settings(zero_stage=stage, compile=True, activation_checkpointing=stage == 3), no_loss=BROKEN
+        )
+        for stage in STAGES
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory):
+    outcomes = on_workers(2, list(CONFIGURED.values()), tmp_path_factory.mktemp("configured"))
+    return dict(zip(CONFIGURED, outcomes, strict=True))
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_where_things_lie_and_when_they_are_computed_changes_nothing(configured, name):
+    case = CONFIGURED[name]
+    expected = plainly(case)  # a plain process computes all once, in place, as it is written
+    if name == "muon":  # its iteration is in bfloat16
+        assert configured[name][0].losses == pytest.approx(expected.losses, rel=1e-4, nan_ok=True)
+        assert configured[name][0].moved == expected.moved
+    else:
+        assert_same_training(configured[name], expected)
+
+
+def test_offload_is_told_to_deepspeed():
+    config = deepspeed_config(settings(zero_stage=3, offload_parameters="cpu", offload_optimizer="cpu"), 2)
+    assert config["zero_optimization"] == {
+        "stage": 3,
+        "offload_optimizer": {"device": "cpu", "pin_memory": False},
+        "offload_param": {"device": "cpu", "pin_memory": False},
+    }
+    assert deepspeed_config(settings(zero_stage=1), 2)["zero_optimization"] == {"stage": 1}
+
+
+def test_parts_of_a_batch_multiply_to_the_whole():
+    config = deepspeed_config(settings(batch_size=24, gradient_accumulation=3), 2)
+    assert config["train_batch_size"] == 24
+    assert config["train_micro_batch_size_per_gpu"] == 4
+    assert config["gradient_accumulation_steps"] == 3
+
+
+# --- another number of workers
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Three steps of two workers at each stage, saved; and, from stage 1 on, what fits any number of workers."""
+    folder = tmp_path_factory.mktemp("saved")
+    cases = [
+        # decay strong enough to show whether each group of weights kept its own
+        Case(settings(zero_stage=stage, weight_decay=10.0), steps=3, save=folder / f"two-{stage}")
+        for stage in STAGES
+    ]
+    on_workers(2, cases, folder)
+    for stage in STAGES[1:]:
+        universal(folder / f"two-{stage}", stage, folder / f"any-{stage}")
+    return cases, folder
+
+
+@pytest.fixture(scope="module")
+def gone_on(saved, tmp_path_factory):
+    """Returns a function (workers, stage) -> outcomes of three more steps, and the plain process's."""
+    first, folder = saved
+    later = {
+        world: [
+            Case(
+                case.settings,
+                steps=3,
+                first=3,
+                load=folder / f"{'any' if stage else 'two'}-{stage}",
+                universal=stage > 0,
+                save=folder / f"later-{world}-{stage}",
+            )
+            for stage, case in enumerate(first)
+        ]
+        for world in (1, 3)
+    }
+
+    @cache
+    def of_workers(world):
+        return on_workers(world, later[world], tmp_path_factory.mktemp(f"world-{world}"))
+
+    def compare(world, stage):
+        return of_workers(world)[stage], plainly(first[stage], (later[world][stage], batches(world)))
+
+    return compare
+
+
+def batches(world):
+    """Whose batches a step is made of."""
+    return tuple(rank for of_worker in ranks_of(world) for rank in of_worker)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("world", [1, 3])
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_state_of_two_workers_goes_on_with_another_number(gone_on, world, stage):
+    assert_same_training(*gone_on(world, stage))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_is_saved_after_that_is_an_ordinary_state(gone_on, saved, tmp_path):
+    gone_on(3, 0)
+    first, folder = saved
+    later = [Case(case.settings, steps=3, first=3) for case in first]
+    last = [Case(case.settings, steps=2, first=6, load=folder / f"later-3-{stage}") for stage, case in enumerate(first)]
+    for stage, found in enumerate(on_workers(3, last, tmp_path)):
+        expected = plainly(first[stage], (later[stage], batches(3)), (last[stage], batches(3)))
+        assert_same_training(found, expected)
