@@ -15,7 +15,8 @@ COMPARED = ("texts", "corpus", "data", "encoding")  # beside the recipe
 
 def recipe_of(config: Config) -> PairsRecipe:
     """The recipe that a config asks for; loads the tokenizer."""
-    tokenizer = TextTokenizer(config.tokenizer, trust_remote_code=config.encoder.trust_remote_code)
+    trust = config.encoder.trust_remote_code
+    tokenizer = TextTokenizer(config.tokenizer, config.tokenizer_revision, trust)
     return PairsRecipe(
         encoder=config.encoder,
         tokenizer=config.tokenizer,

@@ -1,20 +1,25 @@
 """pairs -> an inverter: Ray Train starts the workers, DeepSpeed moves the weights, the loop is embinv's.
 
-The run's state lies under DIR/state, one folder a save; a worker that dies is replaced and goes on from the last one,
-and so does `--resume`. `DIR/checkpoint` holds the best EMA weights, `DIR/last` the newest.
+The run's state lies under DIR/state-<run>, one folder a save (jobs/train_state.py); a worker that dies is replaced and
+goes on from the last whole one, and so does `--resume`. `DIR/checkpoint` holds the best EMA weights, `DIR/last` the
+newest.
 """
 
-import hashlib
 import os
+import signal
 import sys
+import threading
 import time
-from json import dumps, loads
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import loads
 from pathlib import Path
 from typing import Any
 
+import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from embinv.config import Config
 from embinv.data.schema import read_recipe, require_same_recipe
@@ -29,25 +34,26 @@ from jobs.arguments import (
     write_json,
 )
 from jobs.encode import recipe_of
+from jobs.failures import told_plainly
 from jobs.follow import followed
 from jobs.session import ray_session
+from jobs.train_identity import require_same_run, run_fingerprint
 from jobs.train_recorder import LOG_FILE
+from jobs.train_state import RAY_S_LIST, newest_run_state
+from jobs.train_trainer import Trainer
+from jobs.train_verdict import NoSecondTry, RunStopped, verdict
 from jobs.train_worker import Task, train_worker
 
 RUN_FILE = "_run.json"
-
-
-def run_fingerprint(config: Config, data: Path) -> str:
-    """Names a run: the same settings and data go on with the same state, others never do."""
-    settings = config.model_dump(mode="json", exclude={"evaluation", "encoding"})
-    return hashlib.sha256(dumps([settings, str(data)], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]:
     """Runs the job in an open Ray session; returns what RUN_FILE holds at the end.
 
     Raises:
-        ValueError: data or output folder do not fit the config.
+        ValueError: data or output folder do not fit the config, or something else that a user can mend.
+        RunStopped: the run went wrong; what was saved can be used and gone on from.
+        KeyboardInterrupt: Ctrl-C; the workers have ended.
     """
     recipe = read_recipe(data)
     require_same_recipe(recipe, recipe_of(config), data, "the config")
@@ -55,28 +61,39 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
     run_path = out / RUN_FILE
     if run_path.is_file():
         record = loads(run_path.read_text(encoding="utf-8"))
-        _require_same_run(record, config, data, out, resume)
+        require_same_run(record, config, data, out, resume)
         if record["finished"] is not None:
             print(f"{out}: all done before, {record['steps']:,} steps")
             return record
     elif (out / "checkpoint").exists() or (out / "last").exists():
         raise ValueError(f"--out {out}: holds a checkpoint of another origin; choose another folder")
-    keep_settings(config, out, "train")
-    record = {
-        "fingerprint": fingerprint,
-        "data": str(data),
-        "config": config.model_dump(mode="json"),
-        "finished": None,
-        "steps": 0,
-    }
-    write_json(run_path, record)
+    with told_plainly(out):
+        keep_settings(config, out, "train")
+        record = {
+            "fingerprint": fingerprint,
+            "data": str(data),
+            "config": config.model_dump(mode="json"),
+            "finished": None,
+            "steps": 0,
+        }
+        write_json(run_path, record)
+        storage = out / f"state-{fingerprint}"
+        (storage / RAY_S_LIST).unlink(missing_ok=True)
+        began = time.monotonic()
+        _fit(config, data, out, storage)
+        record |= _summary(newest_run_state(storage)) | {"seconds_with_start": round(time.monotonic() - began, 2)}
+        write_json(run_path, record)
+    return record
+
+
+def _fit(config: Config, data: Path, out: Path, storage: Path) -> None:
+    """Runs the workers to the end of the run, and shows its log meanwhile."""
     settings = config.training
     cuda = settings.device == "cuda"
-    threads = 1 if cuda else max(1, (os.cpu_count() or 1) // settings.workers)
-    task = Task(config.model_dump(mode="json"), str(data), str(out), threads)
-    trainer = TorchTrainer(
+    threads = settings.threads or (1 if cuda else max(1, (os.cpu_count() or 1) // settings.workers))
+    trainer = Trainer(
         train_worker,
-        train_loop_config=vars(task),
+        train_loop_config=vars(Task(config.model_dump(mode="json"), str(data), str(out), str(storage), threads)),
         torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
@@ -84,63 +101,64 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
             resources_per_worker={"CPU": 1, "GPU": 1} if cuda else {"CPU": 1},
         ),
         run_config=RunConfig(
-            name=f"state-{fingerprint}",
-            storage_path=str(out),
+            name=storage.name,
+            storage_path=str(storage.parent),
             failure_config=FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=[NoSecondTry(out / LOG_FILE)],
         ),
     )
-    began = time.monotonic()
     try:
-        with followed(out / LOG_FILE):
-            result = trainer.fit()
+        with _interruptible(), followed(out / LOG_FILE):
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise ValueError(f"training ended before its time, see {out / LOG_FILE}: {root_cause(error)}") from error
-    metrics = result.metrics or {}
-    record |= {
-        "finished": "yes",
-        "steps": metrics["step"],
-        "seconds": round(metrics["seconds"], 2),
-        "seconds_with_start": round(time.monotonic() - began, 2),
-        "samples_per_second": round(metrics["step"] * settings.batch_size / metrics["seconds"], 1),
-        "last": {name: value for name, value in metrics.items() if name not in ("step", "seconds")},
+        raise verdict(error, out) from error
+    except ray.exceptions.RayError as error:  # the actor that watches over the workers is gone
+        why = str(error).strip().splitlines()[0]
+        raise RunStopped(
+            f"Ray Train ended before its time ({why}); run the same command again with --resume"
+        ) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a `fit` as it ends anything else.
+
+    Ray Train handles the signal itself: it ends the workers, but then exits with code 0, and leaves its handler behind
+    for whatever runs next in this process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def _summary(state: dict[str, Any]) -> dict[str, Any]:
+    """What RUN_FILE says about a run that is over."""
+    last = {name: value for name, value in state["history"][-1].items() if name not in ("step", "seconds")}
+    return {
+        "finished": state["finished"],
+        "steps": state["step"],
+        "skipped": state["skipped"],
+        "seconds": round(state["seconds"], 2),
+        "samples_per_second": round(state["step"] * state["batch_size"] / state["seconds"], 1),
+        "last": last,
     }
-    write_json(run_path, record)
-    return record
-
-
-def root_cause(error: BaseException) -> str:
-    """The first sentence of what went wrong on a worker."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    failures = getattr(error, "worker_failures", None) or {}
-    return str(next(iter(failures.values()), error)).strip().splitlines()[-1]
-
-
-def _require_same_run(record: dict[str, Any], config: Config, data: Path, out: Path, resume: bool) -> None:
-    """Refuses to go on with other settings, or without being told to."""
-    if record["fingerprint"] != run_fingerprint(config, data):
-        before, now = Config.model_validate(record["config"]).model_dump(mode="json"), config.model_dump(mode="json")
-        differing = [
-            f"{section}.{key}: {before[section][key]!r} != {value!r}"
-            for section, values in now.items()
-            if isinstance(values, dict) and section not in ("evaluation", "encoding")
-            for key, value in values.items()
-            if before[section][key] != value
-        ]
-        if record["data"] != str(data):
-            differing.append(f"--data: {record['data']} != {data}")
-        raise ValueError(
-            f"--out {out}: holds a run with other settings ({'; '.join(differing)}); choose another folder"
-        )
-    if not resume:
-        raise ValueError(f"--out {out}: holds this very run; add --resume to go on with it, or choose another folder")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = job_parser(
         "Train an inverter on pairs. DIR/checkpoint is the best so far, DIR/last the newest; both can be used at once.",
+        "A run that was stopped, in whatever way, goes on with the same command and --resume, and comes to the same\n"
+        "end as one that never stopped. What may change meanwhile is what it is computed on: the number of workers,\n"
+        "training.gradient_accumulation, compile, activation_checkpointing, offloading, max_failures, max_skipped.\n"
+        "A run that is finished stays so: its learning rate has gone down to zero by the end of its --minutes or\n"
+        "training.max_steps, so a longer one is another run, in another folder.\n\n"
+        "exit codes: 0 done, 1 the run went wrong, 2 a mistake that the message tells how to mend, 130 Ctrl-C\n\n"
         "examples:\n"
         "  python jobs/train.py --config configs/minilm.yaml --data runs/my/pairs --out runs/my --minutes 10\n"
         "  python jobs/train.py --config configs/minilm.yaml --data runs/my/pairs --out runs/my --minutes 10 --resume",
@@ -156,8 +174,15 @@ def main(argv: list[str] | None = None) -> None:
     config = config_from(arguments, [f"{key}={value}" for key, value in flags.items() if value is not None])
     data, out = output_folder(arguments.data, "--data"), output_folder(arguments.out)
     announce(config, "train", data=data, out=out)
-    with ray_session():
-        record = train(config, data, out, arguments.resume)
+    try:
+        with ray_session():
+            record = train(config, data, out, arguments.resume)
+    except RunStopped as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        print("stopped; to go on from the last save, run the same command again with --resume", file=sys.stderr)
+        raise SystemExit(130) from None
     accuracy = record["last"]["token_accuracy"]
     print(f"{record['steps']:,} steps in {record['seconds']:.0f} s, {record['samples_per_second']:,} samples/s")
     print(f"last validation: {accuracy:.1%} of tokens from a full mask; best in {out / 'checkpoint'}")

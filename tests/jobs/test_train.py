@@ -1,13 +1,10 @@
-"""jobs/train.py: what a run leaves behind, that it computes what plain PyTorch does, and what a crash costs."""
+"""jobs/train.py: what a run leaves behind, and that it computes what plain PyTorch does."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from embinv.checkpoint import load_checkpoint
 from embinv.data.pairs import read_pairs
@@ -21,6 +18,7 @@ from embinv.training.engine import LocalEngine
 from embinv.training.loop import RunState, TokenIds, run
 from embinv.training.optimizer import build_optimizer
 from jobs.train import train
+from tests.jobs.training_runs import progress_of, record_of, weights_of
 
 
 class Plain:
@@ -65,19 +63,11 @@ def assert_same_way(found, expected, start, tolerance):
         assert float((found[name] - weight).norm()) <= tolerance * way, name
 
 
-def weights_of(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def progress_of(out):
-    return [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
-
-
 def test_a_run_makes_the_steps_it_was_told_to(tiny_run):
     out, record = tiny_run
     assert record["steps"] == 20
     assert record == json.loads((out / "_run.json").read_text())
-    assert record["finished"]
+    assert record["finished"] == "steps" and record["skipped"] == 0
     assert record["samples_per_second"] == pytest.approx(20 * 32 / record["seconds"], rel=0.05)
     assert progress_of(out)[-1]["step"] == 20
     assert load_checkpoint(out / "last").config.training["steps"] == 20
@@ -86,8 +76,8 @@ def test_a_run_makes_the_steps_it_was_told_to(tiny_run):
 def test_a_run_leaves_what_the_readme_promises(tiny_run):
     out, record = tiny_run
     names = {path.name for path in out.iterdir()}
-    expected = {"checkpoint", "last", "training.png", "tensorboard", "train.log", "progress.jsonl", "settings.yaml"}
-    assert names == expected | {"_run.json", f"state-{record['fingerprint']}"}
+    expected = {"checkpoint", "last", "training.png", "tensorboard", "train.log", "progress.jsonl", "examples.jsonl"}
+    assert names == expected | {"settings.yaml", "_run.json", f"state-{record['fingerprint']}"}
     assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
     assert any(path.stat().st_size > 200 for path in (out / "tensorboard").glob("events.out.tfevents.*"))
     log = (out / "train.log").read_text()
@@ -165,83 +155,7 @@ def test_a_checkpoint_of_another_origin_is_not_overwritten(ray_cluster, tiny, ti
         train(tiny(), tiny_pairs, tmp_path, resume=True)
 
 
-# --- slow: crashes, several workers
-
-
-@pytest.fixture
-def start_training(start_job, tiny_pairs):
-    """Starts jobs/train.py in a Ray session of its own, with settings on top of `tiny`."""
-
-    def start(config, out, *arguments):
-        path = out.with_suffix(".yaml")
-        path.write_text(config.to_yaml())
-        return start_job("jobs/train.py", "--config", path, "--data", tiny_pairs, "--out", out, *arguments)
-
-    return start
-
-
-STEPS = 120
-LONG = (f"training.max_steps={STEPS}", "training.validations=12", "training.batch_size=64")
-
-
-def saves(out):
-    """Validations that the log tells of; each is followed by a save."""
-    log = out / "train.log"
-    return log.read_text().count("validation:") if log.exists() else 0
-
-
-@pytest.fixture(scope="module")
-def undisturbed(ray_cluster, tiny, tiny_pairs, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    train(tiny(*LONG), tiny_pairs, out, resume=False)
-    return out
-
-
-def assert_same_end(out, undisturbed):
-    """Right step count, no step told twice, and everything as if nobody had disturbed the run."""
-    record = json.loads((out / "_run.json").read_text())
-    assert record["finished"] and record["steps"] == STEPS
-    assert load_checkpoint(out / "last").config.training["steps"] == STEPS
-    steps = [row["step"] for row in progress_of(out)]
-    assert steps == sorted(set(steps)) and steps[-1] == STEPS
-    assert validations_of(out) == validations_of(undisturbed)  # also of what was done twice
-    for name, weight in weights_of(undisturbed / "last").items():
-        torch.testing.assert_close(weights_of(out / "last")[name], weight, rtol=1e-4, atol=1e-4)
-
-
-def validations_of(out):
-    return {line for line in (out / "train.log").read_text().splitlines() if "validation:" in line}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_killed_worker_is_replaced_and_the_run_ends_by_itself(
-    undisturbed, start_training, tiny, tiny_pairs, tmp_path
-):
-    out = tmp_path / "out"
-    job = start_training(tiny(*LONG), out)
-    job.until(lambda: saves(out) >= 3)
-    (worker,) = [process for process in job.members() if process.name().startswith("ray::RayTrainWorker")]
-    os.kill(worker.pid, signal.SIGKILL)
-    code, output = job.finish()
-    assert code == 0, output
-    assert "going on from step" in (out / "train.log").read_text()
-    assert_same_end(out, undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_killed_run_goes_on_when_asked(undisturbed, start_training, tiny, tiny_pairs, tmp_path):
-    out = tmp_path / "out"
-    job = start_training(tiny(*LONG), out)
-    job.until(lambda: saves(out) >= 3)
-    assert job.kill() > 3
-    assert json.loads((out / "_run.json").read_text())["finished"] is None
-    code, output = start_training(tiny(*LONG), out, "--resume").finish()
-    assert code == 0, output
-    assert "going on from step" in output
-    assert f"{STEPS} steps in" in output
-    assert_same_end(out, undisturbed)
+# --- slow: several workers
 
 
 TWO_WORKERS = ("training.workers=2", "training.optimizer=adamw", "training.max_steps=12", "training.validations=1")
@@ -267,15 +181,11 @@ def test_a_run_that_was_killed_after_its_last_step_is_only_recorded(unpartitione
     assert all(torch.equal(weights_of(unpartitioned / "last")[name], weight) for name, weight in before.items())
 
 
-def last_of(out):
-    return json.loads((out / "_run.json").read_text())["last"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_partitioning_changes_nothing(unpartitioned, tiny, tiny_pairs, tmp_path, stage):
     record = train(tiny(*TWO_WORKERS, f"training.zero_stage={stage}"), tiny_pairs, tmp_path, resume=False)
-    assert record["last"]["nelbo"] == pytest.approx(last_of(unpartitioned)["nelbo"], rel=1e-3)
+    assert record["last"]["nelbo"] == pytest.approx(record_of(unpartitioned)["last"]["nelbo"], rel=1e-3)
     start = Plain(tiny(*TWO_WORKERS), tiny_pairs).start
     assert_same_way(weights_of(tmp_path / "last"), weights_of(unpartitioned / "last"), start, 0.01)
 
@@ -285,7 +195,7 @@ def test_bfloat16_with_zero_2_stays_near_float32(unpartitioned, tiny, tiny_pairs
     settings = ("training.zero_stage=2", "training.precision=bfloat16")
     record = train(tiny(*TWO_WORKERS, *settings), tiny_pairs, tmp_path, resume=False)
     assert record["steps"] == 12
-    assert record["last"]["nelbo"] == pytest.approx(last_of(unpartitioned)["nelbo"], rel=0.02)
+    assert record["last"]["nelbo"] == pytest.approx(record_of(unpartitioned)["last"]["nelbo"], rel=0.02)
     expected, found = weights_of(unpartitioned / "last"), weights_of(tmp_path / "last")
     assert {name: (w.shape, w.dtype) for name, w in found.items()} == {
         name: (w.shape, torch.float32) for name, w in expected.items()

@@ -1,0 +1,370 @@
+"""jobs/train.py under faults that are real: killed processes, a lost node, a full disk, vectors that are no numbers.
+
+A run that can go on does so by itself, or when asked, and comes to the end that nobody disturbed. One that cannot ends
+in a sentence, and leaves what it had saved whole. tests/jobs/test_train_resume.py is about which save is taken.
+"""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import ray.exceptions
+from ray.train import ControllerError, WorkerGroupError
+
+import jobs.train
+from embinv.checkpoint import load_checkpoint
+from embinv.data.pairs import batch_rows, read_pairs
+from embinv.data.schema import fixed_size_list, matrix
+from jobs.arguments import run_job
+from jobs.train import train
+from jobs.train_manifest import fault_of
+from jobs.train_verdict import RunStopped, is_curable, sentence_of, verdict
+from tests.jobs.training_runs import (
+    log_of,
+    progress_of,
+    record_of,
+    require_same_state,
+    saves_of,
+    training_processes,
+    validations_of,
+)
+
+# --- what is tried again, and what is said
+
+FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
+PYARROW_S_FULL_DISK = OSError("Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error", [FULL_DISK, PYARROW_S_FULL_DISK, ValueError("lower it"), RunStopped("no"), PermissionError(13, "denied")]
+)
+def test_what_would_happen_again_is_not_tried_again(error):
+    assert not is_curable(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("connection closed by peer"), ConnectionResetError(104, "reset")])
+def test_what_may_have_been_a_lost_process_is_tried_again(error):
+    assert is_curable(error)
+
+
+@pytest.mark.parametrize("wrap", [ControllerError, lambda error: WorkerGroupError("", {1: error})])
+def test_the_end_of_a_run_is_told_in_a_sentence(tmp_path, wrap):
+    told = verdict(wrap(ValueError("lower training.batch_size\nand more")), tmp_path)
+    assert type(told) is ValueError and str(told) == "lower training.batch_size"
+    for full in (FULL_DISK, PYARROW_S_FULL_DISK):
+        told = verdict(wrap(full), tmp_path)
+        assert str(told).startswith(f"{tmp_path}: cannot be written (No space left on device); free some space")
+        assert str(told).endswith("run the same command again with --resume")
+    told = verdict(wrap(PermissionError(errno.EACCES, "Permission denied")), tmp_path)
+    assert type(told) is ValueError and "(Permission denied); check the disk and its permissions" in str(told)
+    assert type(verdict(wrap(RunStopped("not finite")), tmp_path)) is RunStopped
+    told = verdict(wrap(RuntimeError("peers\nconnection closed by peer")), tmp_path)
+    assert type(told) is RunStopped and "before its time: connection closed by peer; see" in str(told)
+
+
+def test_ray_s_words_about_a_dead_process_become_a_sentence():
+    error = RuntimeError(
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker\n"
+        "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+        "Worker unexpectedly exits with a connection error code 2. End of file. Some more potential root causes."
+    )
+    expected = "its process died (Worker unexpectedly exits with a connection error code 2)"
+    assert sentence_of(error) == expected
+
+
+def test_a_worker_that_outlived_another_says_so():
+    gloo = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:897: GLHF!")
+    assert sentence_of(gloo) == "it lost another worker"
+    lost = ray.exceptions.ActorUnavailableError("RpcError: Connection refused", None)
+    assert sentence_of(lost) == "its node or its process cannot be reached any more"
+
+
+# --- for real
+
+STEPS = 60
+LONG = (f"training.max_steps={STEPS}", "training.validations=6", "training.batch_size=64")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster, tiny, tiny_pairs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    train(tiny(*LONG), tiny_pairs, out, resume=False)
+    return out
+
+
+@pytest.fixture
+def start_training(start_job, tiny_pairs):
+    """Starts jobs/train.py, or a program that takes its arguments, in a Ray session of its own."""
+
+    def start(config, out, *arguments, program=("jobs/train.py",)):
+        path = out.with_suffix(".yaml")
+        path.write_text(config.to_yaml())
+        return start_job(*program, "--config", path, "--data", tiny_pairs, "--out", out, *arguments)
+
+    return start
+
+
+def require_undisturbed(out, undisturbed, tolerance=0.0):
+    """Everything as if nobody had disturbed the run, and no step told twice."""
+    record = record_of(out)
+    assert record["finished"] == "steps" and record["steps"] == STEPS
+    assert load_checkpoint(out / "last").config.training["steps"] == STEPS
+    steps = [row["step"] for row in progress_of(out)]
+    assert steps == sorted(set(steps)) and steps[-1] == STEPS
+    assert validations_of(out) == validations_of(undisturbed)
+    require_same_state(saves_of(out)[-1], saves_of(undisturbed)[-1], tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_outlives_its_worker_and_then_its_driver(undisturbed, start_training, tiny, tmp_path):
+    """The worker is killed and replaced; then the driver, and the command given again while others may still write."""
+    out = tmp_path / "out"
+    first = start_training(tiny(*LONG), out)
+    first.until(lambda: saves_of(out))
+    [worker] = training_processes(first.process.pid)
+    worker.kill()
+    first.until(lambda: "going on from step" in log_of(out))
+    assert "worker 0 failed: its process died" in log_of(out)
+    first.process.kill()
+    assert record_of(out)["finished"] is None
+
+    code, output = start_training(tiny(*LONG), out, "--resume").finish()
+    assert code == 0, output
+    assert "going on from step" in output and f"{STEPS} steps in" in output and "Traceback" not in output
+    assert first.members() == []
+    require_undisturbed(out, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_the_workers_and_says_how_to_go_on(start_training, tiny, tmp_path):
+    out = tmp_path / "out"
+    job = start_training(tiny(*LONG, "training.max_steps=100000", "training.validations=20000"), out)
+    job.until(lambda: saves_of(out))
+    os.killpg(job.process.pid, signal.SIGINT)  # as a terminal does: to all that are in the foreground
+    code, output = job.finish()
+    assert code == 130, output
+    assert output.strip().splitlines()[-1].startswith("stopped; to go on from the last save, run the same")
+    assert "--resume" in output and "Traceback" not in output
+    deadline = time.monotonic() + 30
+    while job.members() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert job.members() == []
+    assert record_of(out)["finished"] is None
+    assert fault_of(saves_of(out)[-1]) is None
+
+
+# A cluster of two nodes in the driver's own process, with room for one worker on each until the second is gone, and
+# for both on the first then; argv: where to write the second raylet's id, then the job's.
+TWO_NODES = """
+import os, sys, threading, time
+from pathlib import Path
+import psutil, ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from jobs.arguments import run_job
+from jobs.train import main
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+second = cluster.add_node(num_cpus=2)
+ray.init(address=cluster.address, log_to_driver=False)
+
+@ray.remote(num_cpus=1)
+class Tenant:
+    def here(self):
+        return True
+
+def rent(node_id):
+    tenant = Tenant.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
+    ray.get(tenant.here.remote())
+    return tenant
+
+tenants = {node["NodeID"]: rent(node["NodeID"]) for node in ray.nodes()}
+raylet = second.all_processes["raylet"][0].process
+Path(sys.argv[1]).write_text(str(raylet.pid))
+
+def make_room():
+    raylet.wait()
+    ray.kill(tenants[ray.get_runtime_context().get_node_id()])
+
+threading.Thread(target=make_room, daemon=True).start()
+run_job(lambda: main(sys.argv[2:]))
+ray.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_run_outlives_one_of_two_nodes(start_training, tiny, tmp_path):
+    out = tmp_path / "out"
+    config = tiny(
+        "training.workers=2",
+        "training.optimizer=adamw",
+        "training.zero_stage=1",
+        "training.max_steps=200",
+        "training.validations=20",
+    )
+    job = start_training(config, out, program=("-c", TWO_NODES, tmp_path / "raylet"))
+    job.until(lambda: saves_of(out))
+    raylet = psutil.Process(int((tmp_path / "raylet").read_text()))
+    workers = training_processes(job.process.pid)
+    assert sorted(worker.ppid() == raylet.pid for worker in workers) == [False, True]
+    assert record_of(out)["finished"] is None
+    raylet.kill()  # its workers end when they notice
+    code, output = job.finish()
+    assert code == 0, output
+    assert " failed: it" in log_of(out) and "going on from step" in log_of(out)
+    record = record_of(out)
+    assert record["finished"] == "steps" and record["steps"] == 200
+    steps = [row["step"] for row in progress_of(out)]
+    assert steps == sorted(set(steps)) and steps[-1] == 200
+
+
+def with_nan(pairs, folder, config, steps):
+    """The same pairs, with no numbers in the first vector that is read at each of the given steps of an epoch."""
+    shutil.copytree(pairs, folder)
+    ids, batch = read_pairs(pairs, "train").ids, config.training.batch_size
+    broken = {int(ids[batch_rows(len(ids), batch, step, config.training.seed)[0]]) for step in steps}
+    for file in (folder / "split=train").glob("*.parquet"):
+        table = pq.read_table(file)
+        place = table.schema.get_field_index("embedding")
+        vectors = matrix(table["embedding"], config.encoder.dim).copy()
+        vectors[np.isin(table["id"].to_numpy(), list(broken))] = np.nan
+        column = fixed_size_list(vectors, table.schema.field(place).type.value_type)
+        pq.write_table(table.set_column(place, table.schema.field(place), column), file)
+    return folder
+
+
+FEW = ("training.max_steps=12", "training.validations=6", "training.batch_size=32", "training.max_skipped=3")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_batches_without_a_finite_loss_are_skipped_and_counted(ray_cluster, tiny, tiny_pairs, tmp_path):
+    """Two in a row and one alone, on two workers of which one has them: both skip the step."""
+    config = tiny(*FEW, "training.workers=2", "training.optimizer=adamw", "training.zero_stage=2")
+    pairs, out = with_nan(tiny_pairs, tmp_path / "pairs", config, (4, 5, 8)), tmp_path / "out"
+    record = train(config, pairs, out, resume=False)
+    assert record["skipped"] == 3 and record["steps"] == 12 and record["finished"] == "steps"
+    assert "3 of the vectors are not finite" in log_of(out)
+    assert "3 skipped" in log_of(out) and progress_of(out)[-1]["skipped"] == 3
+    weights = load_checkpoint(out / "last").model.state_dict()
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_too_many_of_them_in_a_row_stop_the_run_with_what_was_good(ray_cluster, tiny, tiny_pairs, tmp_path, capfd):
+    config = tiny(*FEW)
+    pairs, out = with_nan(tiny_pairs, tmp_path / "pairs", config, range(7, 12)), tmp_path / "out"
+    code = run(config, pairs, out)
+    told = capfd.readouterr()
+    assert code == 1
+    last = told.err.strip().splitlines()[-1]
+    assert last.startswith("error: no finite loss or gradient in 3 steps in a row, the last of them step 10; lower")
+    assert f"{out}/checkpoint and {out}/last are from before" in last
+    assert "Traceback" not in told.out + told.err
+    assert "going on" not in log_of(out)  # not tried again
+    assert record_of(out)["finished"] is None
+    for name in ("checkpoint", "last"):
+        weights = load_checkpoint(out / name).model.state_dict()
+        assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    assert fault_of(saves_of(out)[-1]) is None
+
+
+def run(config, pairs, out, *arguments):
+    """jobs/train.py over its command line, in this process; returns its exit code."""
+    path = out.with_suffix(".yaml")
+    path.write_text(config.to_yaml())
+    try:
+        run_job(lambda: jobs.train.main(["--config", str(path), "--data", str(pairs), "--out", str(out), *arguments]))
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_handled_as_before_once_a_run_is_over(undisturbed):
+    """Ray Train leaves its own handler behind, which would swallow the next one."""
+    assert undisturbed.is_dir()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_mistake_that_only_a_worker_sees_is_told_in_a_sentence_at_once(
+    ray_cluster, tiny, tiny_pairs, tmp_path, capfd
+):
+    code = run(tiny("training.batch_size=100000"), tiny_pairs, tmp_path / "out")
+    told = capfd.readouterr()
+    assert code == 2
+    assert "do not fill one step of 100000; lower training.batch_size" in told.err.strip().splitlines()[-1]
+    assert "Traceback" not in told.out + told.err
+    assert log_of(tmp_path / "out").count("texts to learn from") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 MB, in which the run's folder takes about 35."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def leave_free(disk, size):
+    """Fills a disk up to a number of bytes."""
+    ballast = disk / "ballast"
+    ballast.unlink(missing_ok=True)
+    with ballast.open("wb") as file:
+        file.write(bytes(max(0, shutil.disk_usage(disk).free - size)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_full_disk_ends_a_run_in_a_sentence_and_space_lets_it_go_on(
+    undisturbed, tiny, tiny_pairs, tmp_path, small_disk, capfd
+):
+    """Full before the first byte, then after some saves, then large enough."""
+    out, config = small_disk / "out", tiny(*LONG)
+    leave_free(small_disk, 12 * 1024)
+    full_disk_is_told(run(config, tiny_pairs, out, "--resume"), capfd.readouterr(), out)
+
+    size = sum(path.stat().st_size for path in undisturbed.rglob("*") if path.is_file())
+    save = sum(path.stat().st_size for path in saves_of(undisturbed)[-1].rglob("*") if path.is_file())
+    leave_free(small_disk, size - save // 2)  # a third save does not fit beside two
+    full_disk_is_told(run(config, tiny_pairs, out, "--resume"), capfd.readouterr(), out)
+    kept = saves_of(out)
+    assert kept and all(fault_of(folder) is None for folder in kept)
+    for name in ("checkpoint", "last"):
+        load_checkpoint(out / name)
+
+    (small_disk / "ballast").unlink()
+    code = run(config, tiny_pairs, out, "--resume")
+    output = "".join(capfd.readouterr())
+    assert code == 0, output
+    assert "going on from step" in log_of(out)
+    require_undisturbed(out, undisturbed)
+
+
+def full_disk_is_told(code, told, out):
+    assert code == 2, told.err
+    last = told.err.strip().splitlines()[-1]
+    assert last.startswith(
+        f"error: {out}: cannot be written (No space left on device); free some space and run the same"
+    )
+    assert "Traceback" not in told.out + told.err
