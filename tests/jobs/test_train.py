@@ -17,6 +17,7 @@ from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine
 from embinv.training.loop import RunState, TokenIds, run
 from embinv.training.optimizer import build_optimizer
+from jobs.outputs import sole_writer
 from jobs.train import train
 from tests.jobs.training_runs import progress_of, record_of, weights_of
 
@@ -124,6 +125,22 @@ def test_going_on_must_be_asked_for(tiny_run, tiny, tiny_pairs):
     out, _ = tiny_run
     with pytest.raises(ValueError, match="add --resume"):
         train(tiny(), tiny_pairs, out, resume=False)
+
+
+def test_a_folder_in_which_another_job_is_at_work_is_left_to_it(tiny, tiny_pairs, tmp_path):
+    out = tmp_path / "run"
+    with sole_writer(out), pytest.raises(ValueError, match="another job is writing there"):
+        train(tiny(), tiny_pairs, out, resume=False)
+    assert not out.exists()
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_starts(tiny, tiny_pairs, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ValueError, match=r"pip install"):
+        train(tiny("training.trackers=[mlflow]"), tiny_pairs, tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_settings_are_refused_by_name(tiny_run, tiny, tiny_pairs):

@@ -22,10 +22,10 @@ import jobs.train
 from embinv.checkpoint import load_checkpoint
 from embinv.data.pairs import batch_rows, read_pairs
 from embinv.data.schema import fixed_size_list, matrix
-from jobs.arguments import run_job
+from jobs.arguments import RunStopped, run_job
 from jobs.train import train
 from jobs.train_manifest import fault_of
-from jobs.train_verdict import RunStopped, is_curable, sentence_of, verdict
+from jobs.train_verdict import is_curable, sentence_of, verdict
 from tests.jobs.training_runs import (
     log_of,
     progress_of,
