@@ -9,7 +9,10 @@
 Nothing is unpickled. A folder appears whole or not at all. The state that training resumes from is kept elsewhere.
 """
 
+import ctypes
+import errno
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig
 
 FORMAT_VERSION = 1
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h and fs.h
 
 
 class EmbeddingStatistics(BaseModel):
@@ -119,13 +123,36 @@ def save_checkpoint(
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Puts a finished folder in the place of an older one; what is there is always whole."""
+    """Puts a finished folder in the place of an older one; what is there is always whole.
+
+    On Linux the two change places in one step, so that a kill at any moment leaves one of them there. Where the file
+    system knows no such step, the older one is moved aside first.
+    """
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
+    if not folder.exists():
+        new.rename(folder)
+        return
+    try:
+        _exchange(new, folder)
+    except OSError:
         folder.rename(old)
-    new.rename(folder)
+        new.rename(folder)
+    shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Lets two paths change places at once: renameat2(2) with RENAME_EXCHANGE.
+
+    Raises:
+        OSError: this system or file system cannot.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, "no renameat2 here")
+    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
 
 
 def read_checkpoint_config(folder: str | Path) -> CheckpointConfig:

@@ -1,16 +1,19 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import embinv.checkpoint
 from embinv.checkpoint import (
     CheckpointConfig,
     embedding_statistics,
     load_checkpoint,
     read_checkpoint_config,
+    replace_folder,
     save_checkpoint,
 )
 from embinv.data.tokenizer import TextTokenizer
@@ -289,3 +292,36 @@ def test_statistics_equal_numpys():
     assert (found.norm_mean, found.norm_std) == pytest.approx((norms.mean(), norms.std()), abs=2e-6)
     assert found.mean == pytest.approx(stored.mean(axis=0).tolist(), abs=2e-6)
     assert found.std == pytest.approx(stored.std(axis=0).tolist(), abs=2e-6)
+
+
+def folder_of(path, content):
+    path.mkdir()
+    (path / "file").write_text(content)
+    return path
+
+
+def test_a_folder_changes_places_in_one_step_and_is_never_absent(tmp_path, monkeypatch):
+    new, folder = folder_of(tmp_path / "new", "new"), folder_of(tmp_path / "folder", "old")
+
+    def moved(*_):
+        raise AssertionError("moved in two steps, between which nothing is there")
+
+    monkeypatch.setattr(Path, "rename", moved)
+    replace_folder(new, folder)
+    assert [(path.name, (path / "file").read_text()) for path in tmp_path.iterdir()] == [("folder", "new")]
+
+
+def test_a_folder_is_replaced_where_the_file_system_knows_no_exchange(tmp_path, monkeypatch):
+    new, folder = folder_of(tmp_path / "new", "new"), folder_of(tmp_path / "folder", "old")
+
+    def unknown(*_):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(embinv.checkpoint, "_exchange", unknown)
+    replace_folder(new, folder)
+    assert [(path.name, (path / "file").read_text()) for path in tmp_path.iterdir()] == [("folder", "new")]
+
+
+def test_a_first_folder_is_put_in_place(tmp_path):
+    replace_folder(folder_of(tmp_path / "new", "new"), tmp_path / "folder")
+    assert [(path.name, (path / "file").read_text()) for path in tmp_path.iterdir()] == [("folder", "new")]

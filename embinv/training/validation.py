@@ -71,18 +71,19 @@ def validate(
     """
     sums = np.zeros(4 + 2 * len(PARTIAL_MASKS))  # nelbo x texts, texts, right, exact, then (right, hidden) by mask
     content_total = 0.0
+    noised = _draw(pairs, mask_id)
     mine = np.arange(len(pairs))[engine.rank :: engine.world]
     for start in range(0, len(mine), BATCH):
         rows = mine[start : start + BATCH]
         x_0, embedding = to_tensors(pairs, rows, engine.device)
-        generator = step_generator(0, int(rows[0]), 0)
         content = ~torch.isin(x_0, torch.tensor(list(end_ids), device=x_0.device))  # [B, L]
-        sums[0] += _nelbo(denoiser, x_0, embedding, mask_id, generator) * len(rows)
-        right, exact = _generate(denoiser, x_0, embedding, content, mask_id, steps, generator)
+        in_part, *partial_masks = (each.take(rows, engine.device) for each in noised)
+        sums[0] += _nelbo(denoiser, x_0, embedding, in_part) * len(rows)
+        right, exact = _generate(denoiser, x_0, embedding, content, mask_id, steps)
         sums[1:4] += (len(rows), right, exact)
         content_total += float(content.sum())
-        for i, share in enumerate(PARTIAL_MASKS):
-            sums[4 + 2 * i : 6 + 2 * i] += _fill_gaps(denoiser, x_0, embedding, content, mask_id, share, generator)
+        for i, gaps in enumerate(partial_masks):
+            sums[4 + 2 * i : 6 + 2 * i] += _fill_gaps(denoiser, x_0, embedding, content, gaps)
     *totals, content_sum = engine.total([*sums.tolist(), content_total])
     nelbo, texts, right, exact, *partial = totals
     counts = {share: partial[2 * i : 2 * i + 2] for i, share in enumerate(PARTIAL_MASKS)}
@@ -90,12 +91,30 @@ def validate(
     return Validation(nelbo / texts, right / content_sum, exact / texts, masked, int(texts))
 
 
-def _nelbo(denoiser: Denoiser, x_0: Tensor, embedding: Tensor, mask_id: int, generator: torch.Generator) -> float:
-    t = low_discrepancy_times(len(x_0), generator)
-    z_t, hidden = mask_tokens(x_0, t, mask_id, generator)
-    weights = token_weights(LOSS_WEIGHTS["nelbo"](t).to(x_0.device), hidden)  # [M]
-    entropies = -denoiser(z_t, embedding, hidden).gather(1, x_0[hidden].unsqueeze(1)).squeeze(1)  # [M]
-    return float((weights * entropies).sum())
+@dataclass(frozen=True)
+class _Noised:
+    """Texts with a part hidden: times [B], z_t [B, L] int64, hidden [B, L] bool."""
+
+    t: Tensor
+    z_t: Tensor
+    hidden: Tensor
+
+    def take(self, rows: np.ndarray, device: torch.device) -> "_Noised":
+        """The given rows, on a device."""
+        return _Noised(*(part[rows].to(device) for part in (self.t, self.z_t, self.hidden)))
+
+
+def _draw(pairs: Pairs, mask_id: int) -> list[_Noised]:
+    """All held-out texts at times spread over (0, 1], then at each partial mask; the same for any number of workers."""
+    x_0, generator = torch.from_numpy(pairs.token_ids).long(), step_generator(0, 0, 0)
+    times = [low_discrepancy_times(len(x_0), generator), *(torch.full((len(x_0),), share) for share in PARTIAL_MASKS)]
+    return [_Noised(t, *mask_tokens(x_0, t, mask_id, generator)) for t in times]
+
+
+def _nelbo(denoiser: Denoiser, x_0: Tensor, embedding: Tensor, noised: _Noised) -> float:
+    weights = token_weights(LOSS_WEIGHTS["nelbo"](noised.t), noised.hidden)  # [M]
+    log_probability = denoiser(noised.z_t, embedding, noised.hidden)  # [M, V]
+    return float((weights * -log_probability.gather(1, x_0[noised.hidden].unsqueeze(1)).squeeze(1)).sum())
 
 
 def _generate(
@@ -105,10 +124,9 @@ def _generate(
     content: Tensor,
     mask_id: int,
     steps: int,
-    generator: torch.Generator,
 ) -> tuple[float, float]:
     """(content tokens right, texts right) from a full mask."""
-    request = DecodingRequest(embedding, x_0.shape[1], mask_id, steps, generator)
+    request = DecodingRequest(embedding, x_0.shape[1], mask_id, steps, torch.Generator(x_0.device))
     right = final_state(STRATEGIES["confidence"](denoiser, request)).tokens == x_0  # [B, L]
     ended = content.sum(dim=1)  # [B], where EOS stands
     place = torch.arange(x_0.shape[1], device=x_0.device)
@@ -117,16 +135,9 @@ def _generate(
 
 
 def _fill_gaps(
-    denoiser: Denoiser,
-    x_0: Tensor,
-    embedding: Tensor,
-    content: Tensor,
-    mask_id: int,
-    share: float,
-    generator: torch.Generator,
+    denoiser: Denoiser, x_0: Tensor, embedding: Tensor, content: Tensor, noised: _Noised
 ) -> tuple[float, float]:
-    """(right, hidden) among hidden content tokens with `share` of the text hidden."""
-    z_t, hidden = mask_tokens(x_0, torch.full((len(x_0),), share), mask_id, generator)
-    asked = hidden & content
-    right = denoiser(z_t, embedding, asked).argmax(dim=-1) == x_0[asked]
+    """(right, hidden) among hidden content tokens."""
+    asked = noised.hidden & content
+    right = denoiser(noised.z_t, embedding, asked).argmax(dim=-1) == x_0[asked]
     return float(right.sum()), float(asked.sum())

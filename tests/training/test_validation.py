@@ -78,8 +78,8 @@ def test_workers_shares_add_up_to_the_whole(toy):
     for engine in (whole, *shares):
         validate(denoiser, toy.pairs, ids.mask_id, (ids.eos_id, ids.pad_id), 3, engine)
     together = shares[0].sums + shares[1].sums
-    # texts, tokens right, texts right, content tokens: generation does not depend on the batch
-    assert together[[1, 2, 3, -1]].tolist() == whole.sums[[1, 2, 3, -1]].tolist()
+    # what is hidden from a text does not depend on how many workers there are
+    assert together.tolist() == pytest.approx(whole.sums.tolist(), rel=1e-6)
     assert whole.sums[1] == 20
 
 
