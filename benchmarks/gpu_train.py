@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.head_memory import memory_bytes
 from benchmarks.loops import CONFIG, start_ours
-from benchmarks.pairs import encode_pairs, recipe_for, write_pairs
+from benchmarks.pairs import encode_pairs, write_pairs
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.config import Config, load_config
 from embinv.data.pairs import Pairs, read_pairs
@@ -211,9 +211,8 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("this PyTorch sees no CUDA device; give --device cpu, with --size tiny or small")
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    trust = config.encoder.trust_remote_code
-    tokenizer = TextTokenizer(config.tokenizer, config.tokenizer_revision, trust)
-    given = Run(config, recipe_for(config, tokenizer), tokenizer, arguments.data or out / "pairs", out)
+    tokenizer = config.open_tokenizer()
+    given = Run(config, config.pairs_recipe(tokenizer), tokenizer, arguments.data or out / "pairs", out)
     encoded = make_pairs(given, arguments.texts, arguments.rows)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

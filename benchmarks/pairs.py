@@ -16,7 +16,7 @@ from embinv.data.alignment import align
 from embinv.data.corpus import clean_batch
 from embinv.data.language import UNDETERMINED
 from embinv.data.pairs import Pairs
-from embinv.data.schema import PairsRecipe, fixed_size_list, pairs_schema
+from embinv.data.schema import PairsRecipe
 from embinv.data.settings import DataSettings
 from embinv.data.split import SPLITS, assign_splits
 from embinv.data.tokenizer import TextTokenizer
@@ -54,29 +54,9 @@ def write_pairs(folder: Path, recipe: PairsRecipe, splits: dict[str, Pairs]) -> 
             continue
         path = folder / f"split={name}" / "part-00000.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        columns = [
-            pa.array(pairs.ids, pa.int64()),
-            pa.array(pairs.texts, pa.string()),
-            pa.array(pairs.langs, pa.string()),
-            fixed_size_list(pairs.token_ids, pa.int32()),
-            fixed_size_list(pairs.embeddings, pa.float16()),
-        ]
         partial = path.with_name(f".{path.name}.partial")
-        pq.write_table(pa.Table.from_arrays(columns, schema=pairs_schema(recipe)), partial)
+        pq.write_table(pairs.to_arrow(recipe), partial)
         partial.replace(path)
-
-
-def recipe_for(config: Config, tokenizer: TextTokenizer) -> PairsRecipe:
-    """What pairs of this config say of themselves."""
-    return PairsRecipe(
-        encoder=config.encoder,
-        tokenizer=config.tokenizer,
-        tokenizer_hash=tokenizer.fingerprint(),
-        vocab_size=tokenizer.vocab_size,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
-        seq_len=config.data.seq_len,
-    )
 
 
 def read_texts(path: Path, rows: int | None, data: DataSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

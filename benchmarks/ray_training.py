@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.loops import CONFIG, UNDER_WAY, Case, steady_rate
-from benchmarks.pairs import random_pairs, recipe_for, write_pairs
+from benchmarks.pairs import random_pairs, write_pairs
 from embinv.config import load_config
-from embinv.data.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD_OUT = 16
@@ -19,12 +18,12 @@ SPARE = 4.0  # seconds, so that what is timed lies within the run
 def write_random_pairs(folder: Path, case: Case, workers: int) -> None:
     """A pairs data set that the job takes for one of its config, with the case's L and nearly its vocabulary."""
     config = load_config(CONFIG, [f"data.seq_len={case.model.seq_len}"])
-    tokenizer = TextTokenizer(config.tokenizer)
+    tokenizer = config.open_tokenizer()
     ends = (tokenizer.eos_id, tokenizer.pad_id)
     rows = len(case.pairs()) * workers
     training = random_pairs(rows, case.model.vocab_size, case.model.seq_len, config.encoder.dim, ends)
     splits = {"train": training, "validation": training.take(training.ids[:HELD_OUT])}
-    write_pairs(folder, recipe_for(config, tokenizer), splits)
+    write_pairs(folder, config.pairs_recipe(tokenizer), splits)
 
 
 def job_rate(case: Case, size: str, data: Path, out: Path, workers: int, overrides: list[str]) -> float:

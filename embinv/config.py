@@ -8,17 +8,21 @@ import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from embinv.data.schema import PairsRecipe
 from embinv.data.settings import DataSettings
 from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.settings import ModelSettings
 from embinv.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from embinv.data.tokenizer import TextTokenizer
 
 
 class EvaluationSettings(BaseModel):
@@ -64,6 +68,28 @@ class Config(BaseModel):
     def tokenizer_revision(self) -> str | None:
         """The hub commit or tag of the decoder's tokenizer."""
         return self.model.backbone_revision if self.data.tokenizer is None else None
+
+    def open_tokenizer(self) -> "TextTokenizer":
+        """The decoder's tokenizer.
+
+        Raises:
+            ValueError: it cannot be loaded.
+        """
+        from embinv.data.tokenizer import TextTokenizer  # transformers, which reading a config need not wait for
+
+        return TextTokenizer(self.tokenizer, self.tokenizer_revision, self.encoder.trust_remote_code)
+
+    def pairs_recipe(self, tokenizer: "TextTokenizer") -> PairsRecipe:
+        """What pairs made by this config say of themselves; `tokenizer` is that of `open_tokenizer`."""
+        return PairsRecipe(
+            encoder=self.encoder,
+            tokenizer=self.tokenizer,
+            tokenizer_hash=tokenizer.fingerprint(),
+            vocab_size=tokenizer.vocab_size,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            seq_len=self.data.seq_len,
+        )
 
     def to_yaml(self) -> str:
         """The config as a YAML that `load_config` reads back to an equal one."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from embinv.config import Config
 from embinv.data.schema import PairsRecipe, require_same_recipe
-from embinv.data.tokenizer import TextTokenizer
 from jobs.outputs import STATS_FILE, SUCCESS_FILE
 
 COMPARED = ("texts", "corpus", "data", "encoding")  # beside the recipe
@@ -15,17 +14,7 @@ COMPARED = ("texts", "corpus", "data", "encoding")  # beside the recipe
 
 def recipe_of(config: Config) -> PairsRecipe:
     """The recipe that a config asks for; loads the tokenizer."""
-    trust = config.encoder.trust_remote_code
-    tokenizer = TextTokenizer(config.tokenizer, config.tokenizer_revision, trust)
-    return PairsRecipe(
-        encoder=config.encoder,
-        tokenizer=config.tokenizer,
-        tokenizer_hash=tokenizer.fingerprint(),
-        vocab_size=tokenizer.vocab_size,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
-        seq_len=config.data.seq_len,
-    )
+    return config.pairs_recipe(config.open_tokenizer())
 
 
 def run_of(config: Config, recipe: PairsRecipe, texts: Path, corpus: dict[str, Any]) -> dict[str, Any]:

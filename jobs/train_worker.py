@@ -53,9 +53,7 @@ def _train(task: Task) -> None:
     precision = resolve_precision(config.training.precision, config.training.device)
     settings = config.training.model_copy(update={"precision": precision})
     recipe = read_recipe(task.data)
-    tokenizer = TextTokenizer(
-        config.tokenizer, config.tokenizer_revision, trust_remote_code=config.encoder.trust_remote_code
-    )
+    tokenizer = config.open_tokenizer()
     training = read_pairs(task.data, "train")
     validation = read_pairs(task.data, "validation").sample(settings.validation_rows, settings.seed)
 

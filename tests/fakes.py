@@ -7,7 +7,6 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer
@@ -18,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.data.alignment import align
 from embinv.data.pairs import Pairs
-from embinv.data.schema import PairsRecipe, fixed_size_list, pairs_schema
+from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.spec import EncoderSpec
@@ -130,14 +129,7 @@ def write_pairs(folder, recipe, pairs, split="train", name="part-0.parquet"):
     """One file of one split, with the recipe in its metadata."""
     path = Path(folder) / f"split={split}" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [
-        pa.array(pairs.ids, pa.int64()),
-        pa.array(pairs.texts, pa.string()),
-        pa.array(pairs.langs, pa.string()),
-        fixed_size_list(pairs.token_ids, pa.int32()),
-        fixed_size_list(pairs.embeddings, pa.float16()),
-    ]
-    pq.write_table(pa.Table.from_arrays(columns, schema=pairs_schema(recipe)), path)
+    pq.write_table(pairs.to_arrow(recipe), path)
     return path
 
 

@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as pads
 
-from embinv.data.schema import matrix, read_recipe
+from embinv.data.schema import PairsRecipe, fixed_size_list, matrix, pairs_schema, read_recipe
 from embinv.data.vocabulary import Vocabulary
 
 
@@ -48,6 +49,17 @@ class Pairs:
             self.token_ids[rows],
             self.embeddings[rows],
         )
+
+    def to_arrow(self, recipe: PairsRecipe) -> pa.Table:
+        """The rows as they lie on disk, with the recipe in the schema's metadata."""
+        columns = [
+            pa.array(self.ids, pa.int64()),
+            pa.array(self.texts, pa.string()),
+            pa.array(self.langs, pa.string()),
+            fixed_size_list(self.token_ids, pa.int32()),
+            fixed_size_list(self.embeddings, pa.float16()),
+        ]
+        return pa.Table.from_arrays(columns, schema=pairs_schema(recipe))
 
     def renumbered(self, vocabulary: Vocabulary) -> "Pairs":
         """The same rows with the model's token ids."""

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.pairs import encode_pairs, random_pairs, read_texts, recipe_for, write_pairs
+from benchmarks.pairs import encode_pairs, random_pairs, read_texts, write_pairs
 from embinv.config import build_config
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe
@@ -82,7 +82,7 @@ def test_encoded_pairs_are_aligned_divided_and_read_back(config, tmp_path):
         np.testing.assert_allclose(pairs.embeddings, encoder.encode(pairs.texts), atol=1e-3)
         assert [tokenizer.decode(ids) for ids in pairs.token_ids.tolist()] == pairs.texts
 
-    recipe = recipe_for(chosen, tokenizer)
+    recipe = chosen.pairs_recipe(tokenizer)
     write_pairs(tmp_path / "pairs", recipe, splits)
     assert read_recipe(tmp_path / "pairs") == recipe
     for name, pairs in splits.items():
