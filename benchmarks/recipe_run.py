@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -210,12 +210,13 @@ def measure_pace(variant: Variant, config: Config, base: Variant, base_config: C
     """What a variant's step costs beside the base's: rounds of each in turn, so that both meet the same machine.
 
     Returns:
-        `seconds` and `base_seconds` of a step, medians over all rounds; `ratio`, the median of the rounds' ratios.
+        `seconds` and `base_seconds` of a step: a round's mean, since steps of one variant can differ (self-conditioning
+        looks twice in half of them), then the median over rounds; `ratio`, the median of the rounds' ratios.
     """
     pair = (Trainee(variant, config, data), Trainee(base, base_config, data))
     for trainee in pair:
         timed_steps(trainee, WARM_UP)
-    rounds = [[median(timed_steps(trainee, STEPS)) for trainee in pair] for _ in range(ROUNDS)]
+    rounds = [[fmean(timed_steps(trainee, STEPS)) for trainee in pair] for _ in range(ROUNDS)]
     own, other = zip(*rounds, strict=True)
     return {
         "seconds": round(median(own), 5),
