@@ -60,7 +60,7 @@ class UngatedBlock(ConditionedBlock):
         super().__init__(c.hidden, c.heads, c.ffn, c.qk_norm, adaln=True, dropout=c.dropout)
         self.modulation = nn.Linear(c.hidden, 4 * c.hidden)
 
-    def forward(self, x: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         assert self.modulation is not None
         shift_a, scale_a, shift_f, scale_f = self.modulation(condition).chunk(4, dim=-1)  # [B, H]
         x = x + self.dropout(self.attention(modulate(self.norm_attention(x), shift_a, scale_a), rotary))

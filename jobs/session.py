@@ -31,7 +31,8 @@ def ray_session() -> Iterator[None]:
     # Never a cluster that merely happens to run on this machine: it may be somebody's service, with another token.
     address = os.environ.get("RAY_ADDRESS") or "local"
     try:
-        own = {"_system_config": WORKERS_STAY} if address == "local" else {}
+        # Nobody has the address of the dashboard of a cluster that ends with its job; of two cores it takes a 25th.
+        own = {"_system_config": WORKERS_STAY, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         raise ValueError(

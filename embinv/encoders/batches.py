@@ -7,9 +7,14 @@ import numpy as np
 
 from embinv.encoders.tokens import Tokens
 
+ENOUGH = 0.5  # of a budget, for a batch that would otherwise pad shorter texts
+
 
 def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     """Cuts texts into batches, the longest first, so that what does not fit memory fails at once.
+
+    A batch ends where its budget is used up, or before, once half of it is and shorter texts follow: in a window of
+    2,048 English texts and batches of 1,024 tokens, padding falls from 4.0% to 1.8% (docs/LOG.md).
 
     Args:
         lengths: [N] tokens of each text.
@@ -19,10 +24,13 @@ def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
         Arrays of rows; together each of the N rows once.
     """
     order = np.argsort(-lengths, kind="stable")
+    falls = np.flatnonzero(np.diff(lengths[order])) + 1  # where a shorter text stands than before
     batches, start = [], 0
     while start < len(order):
         longest = max(1, int(lengths[order[start]]))
-        end = start + max(1, budget // longest)
+        fitting = max(1, budget // longest)
+        fall = np.searchsorted(falls, start + max(1, round(ENOUGH * fitting)))
+        end = start + fitting if fall == len(falls) else min(start + fitting, int(falls[fall]))
         batches.append(order[start:end])
         start = end
     return batches

@@ -107,8 +107,8 @@ class ConditionedBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.modulation = nn.Linear(hidden, 6 * hidden) if adaln else None
 
-    def forward(self, x: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x [B, S, H] and condition [B, H] -> [B, S, H]."""
+    def forward(self, x: Tensor, condition: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        """x [B, S, H] and condition [B, H], null without AdaLN -> [B, S, H]."""
         if self.modulation is None:
             x = x + self.dropout(self.attention(self.norm_attention(x), rotary))
             return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
@@ -127,7 +127,7 @@ class ConditionedNorm(nn.Module):
         self.norm = RMSNorm(hidden, elementwise_affine=not adaln)
         self.modulation = nn.Linear(hidden, 2 * hidden) if adaln else None
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         if self.modulation is None:
             return self.norm(x)
         shift, scale = self.modulation(condition).chunk(2, dim=-1)

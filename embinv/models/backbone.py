@@ -13,7 +13,6 @@ id is V itself).
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.models.modernbert.configuration_modernbert import ModernBertConfig
 from transformers.models.modernbert.modeling_modernbert import (
     ModernBertEncoderLayer,
@@ -44,7 +43,9 @@ class BackboneBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.modulation = nn.Linear(hidden, 6 * hidden) if adaln else None
 
-    def forward(self, x: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor], window: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor | None, rotary: tuple[Tensor, Tensor], window: Tensor | None
+    ) -> Tensor:
         """x [B, S, H], condition [B, H], angles [1, S, P] and who sees whom [S, S] -> [B, S, H]."""
         layer = self.layer
         if self.modulation is None:
@@ -73,8 +74,7 @@ class BackboneDenoiser(MaskedDenoiser[BackboneConfig]):
         self.token_embedding = nn.Embedding(c.vocab_size + 1, hidden)  # the last row is the mask
         self.embedding_norm = nn.LayerNorm(hidden, eps=c.transformer.norm_eps, bias=c.transformer.norm_bias)
         # --- the condition
-        self.condition = nn.Sequential(nn.Linear(c.embedding_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        self.pseudo_tokens = nn.Linear(c.embedding_dim, c.pseudo_tokens * hidden) if c.pseudo_tokens else None
+        self.take_embeddings(c)
         # --- the blocks
         layers = (ModernBertEncoderLayer(shape, index) for index in range(c.layers))
         self.blocks = nn.ModuleList(BackboneBlock(layer, hidden, c.adaln, c.dropout) for layer in layers)
@@ -101,7 +101,7 @@ class BackboneDenoiser(MaskedDenoiser[BackboneConfig]):
 
     def initialise(self) -> None:
         """Sets what a backbone does not bring: the condition's maps, and every zero of AdaLN-Zero at once."""
-        for module in self.condition:
+        for module in self.condition or ():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 nn.init.zeros_(module.bias)
@@ -116,12 +116,7 @@ class BackboneDenoiser(MaskedDenoiser[BackboneConfig]):
     def hidden_states(self, z_t: Tensor, embedding: Tensor) -> Tensor:
         """Encodes a masked text z_t [B, L] int64 under embedding [B, D]; returns [B, L, H]."""
         c = self.config
-        vector = self.unit_vectors(embedding)  # [B, D]
-        condition = F.silu(self.condition(vector))  # [B, H]
-        x = self.embedding_norm(self.token_embedding(z_t))  # [B, L, H]
-        if self.pseudo_tokens is not None:
-            before = self.pseudo_tokens(vector).view(-1, c.pseudo_tokens, c.hidden)  # [B, K, H]
-            x = torch.cat([before.to(x.dtype), x], dim=1)  # [B, S, H]
+        x, condition = self.enter(self.embedding_norm(self.token_embedding(z_t)), embedding)  # [B, S, H], [B, H]
         length = x.shape[1]
         local = None if self.window is None else self.window[:length, :length]
         for kind, block in zip(c.transformer.layer_types, self.blocks, strict=True):
@@ -131,7 +126,3 @@ class BackboneDenoiser(MaskedDenoiser[BackboneConfig]):
         if self.final_modulation is not None:
             x = modulate(x, *self.final_modulation(condition).chunk(2, dim=-1))
         return self.prediction(x[:, length - z_t.shape[1] :])  # [B, L, H]
-
-    def head(self) -> tuple[Tensor, Tensor]:
-        """The head's weight, which may be that of the token embedding with the mask's row, and its bias [V]."""
-        return (self.token_embedding.weight if self.head_weight is None else self.head_weight), self.head_bias

@@ -26,23 +26,51 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
     Attributes:
         config: the complete architecture.
         token_embedding: rows of the V ids and, last, of the mask.
+        condition: what AdaLN modulates by, made of the embedding; null without AdaLN, which alone reads it.
+        pseudo_tokens: what stands before the text, made of the embedding; null if nothing does.
         blocks: what most of the time and memory goes to.
+        head_weight: [V, H], or null where the head is the token embedding.
+        head_bias: [V].
         checkpoint_activations: while training, keep only each block's input and run the block again for its gradient:
             about a third more arithmetic for a fraction of the memory.
     """
 
     config: C
     token_embedding: nn.Embedding
+    condition: nn.Sequential | None
+    pseudo_tokens: nn.Linear | None
     blocks: nn.ModuleList
+    head_weight: nn.Parameter | None
+    head_bias: nn.Parameter
     checkpoint_activations: bool = False
 
     @abstractmethod
     def hidden_states(self, z_t: Tensor, embedding: Tensor) -> Tensor:
         """Encodes a masked text z_t [B, L] int64 under embedding [B, D]; returns [B, L, H]."""
 
-    @abstractmethod
+    def take_embeddings(self, config: C) -> None:
+        """Makes the maps by which an embedding enters; a subclass calls it where their place among the weights is."""
+        size, hidden = config.embedding_dim, self.token_embedding.embedding_dim
+        self.condition = (
+            nn.Sequential(nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, hidden)) if config.adaln else None
+        )
+        self.pseudo_tokens = nn.Linear(size, config.pseudo_tokens * hidden) if config.pseudo_tokens else None
+
+    def enter(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The text's states [B, L, H] with pseudo-tokens before them [B, S, H], and the condition [B, H]."""
+        vector = self.unit_vectors(embedding)  # [B, D]
+        condition = None if self.condition is None else F.silu(self.condition(vector))
+        if self.pseudo_tokens is not None:
+            before = self.pseudo_tokens(vector).view(len(x), -1, x.shape[-1])  # [B, K, H]
+            x = torch.cat([before.to(x.dtype), x], dim=1)
+        return x, condition
+
     def head(self) -> tuple[Tensor, Tensor]:
-        """The head's weight [V or more, H] and bias [V]; rows from V on are never predicted."""
+        """The head's weight [V or more, H], perhaps that of the token embedding with the mask's row, and its bias [V].
+
+        Rows from V on are never predicted.
+        """
+        return (self.token_embedding.weight if self.head_weight is None else self.head_weight), self.head_bias
 
     def run_block(self, block: nn.Module, x: Tensor, *context: Any) -> Tensor:
         """One block on x [B, S, H], its activations kept or not."""
@@ -53,7 +81,7 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
     def compile_blocks(self, **options: Any) -> None:
         """Compiles each block in place, so that no weight changes its name; `options` go to `torch.compile`.
 
-        All blocks have one shape, so that they share what is compiled. The first batch of each shape takes a minute.
+        Blocks of one shape share what is compiled; a backbone has up to three kinds. The first batch takes a minute.
         """
         for block in self.blocks:
             block.compile(**options)

@@ -10,7 +10,6 @@ Shapes: B batch, L text length, K pseudo-tokens, D embedding, H hidden, V vocabu
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from embinv.models.adaln import ConditionedBlock, ConditionedNorm, rotary_table, zero_initialise
 from embinv.models.denoiser import MaskedDenoiser
@@ -31,8 +30,7 @@ class ConditionalMDLM(MaskedDenoiser[MDLMConfig]):
         self.token_embedding = nn.Embedding(c.vocab_size + 1, c.hidden)  # the last row is the mask
         self.position_embedding = None if c.rope else nn.Parameter(torch.empty(c.pseudo_tokens + c.seq_len, c.hidden))
         # --- the condition
-        self.condition = nn.Sequential(nn.Linear(c.embedding_dim, c.hidden), nn.SiLU(), nn.Linear(c.hidden, c.hidden))
-        self.pseudo_tokens = nn.Linear(c.embedding_dim, c.pseudo_tokens * c.hidden) if c.pseudo_tokens else None
+        self.take_embeddings(c)
         # --- the blocks
         self.blocks = nn.ModuleList(
             ConditionedBlock(c.hidden, c.heads, c.ffn, c.qk_norm, c.adaln, c.dropout) for _ in range(c.layers)
@@ -65,12 +63,7 @@ class ConditionalMDLM(MaskedDenoiser[MDLMConfig]):
     def hidden_states(self, z_t: Tensor, embedding: Tensor) -> Tensor:
         """Encodes a masked text z_t [B, L] int64 under embedding [B, D]; returns [B, L, H]."""
         c = self.config
-        vector = self.unit_vectors(embedding)  # [B, D]
-        condition = F.silu(self.condition(vector))  # [B, H]
-        x = self.token_embedding(z_t)  # [B, L, H]
-        if self.pseudo_tokens is not None:
-            before = self.pseudo_tokens(vector).view(-1, c.pseudo_tokens, c.hidden)  # [B, K, H]
-            x = torch.cat([before.to(x.dtype), x], dim=1)  # [B, K + L, H]
+        x, condition = self.enter(self.token_embedding(z_t), embedding)  # [B, K + L, H], [B, H]
         length = x.shape[1]
         rotary = (self.rotary_cosine[:length], self.rotary_sine[:length]) if c.rope else None
         if self.position_embedding is not None:
@@ -78,10 +71,6 @@ class ConditionalMDLM(MaskedDenoiser[MDLMConfig]):
         for block in self.blocks:
             x = self.run_block(block, x, condition, rotary)
         return self.final_norm(x, condition)[:, length - z_t.shape[1] :]  # [B, L, H]
-
-    def head(self) -> tuple[Tensor, Tensor]:
-        """The head's weight, which may be that of the token embedding with the mask's row, and its bias [V]."""
-        return (self.token_embedding.weight if self.head_weight is None else self.head_weight), self.head_bias
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,11 +22,28 @@ def test_every_text_stands_in_one_batch(lengths, budget):
 
 
 @pytest.mark.parametrize("budget", [200, 1024, 8192])
-def test_padded_size_of_a_batch_keeps_to_the_budget_and_one_row_more_would_not(lengths, budget):
+def test_batch_keeps_to_its_budget_and_ends_before_it_only_half_full_and_where_a_shorter_text_follows(lengths, budget):
     batches = token_batches(lengths, budget)
-    for rows in batches[:-1]:
+    early = 0
+    for rows, following in pairwise(batches):
         longest = int(lengths[rows].max())
-        assert len(rows) * longest <= budget < (len(rows) + 1) * longest
+        assert len(rows) * longest <= budget
+        if (len(rows) + 1) * longest <= budget:
+            early += 1
+            assert lengths[following[0]] < lengths[rows[-1]]
+            assert len(rows) >= round(0.5 * (budget // longest))
+    assert 0 < early < len(batches)
+
+
+def test_shorter_texts_are_hardly_padded(lengths):
+    padded = sum(len(rows) * int(lengths[rows].max()) for rows in token_batches(lengths, 1024))
+    whole = np.sort(lengths)[::-1]
+    plain, start = 0, 0
+    while start < len(whole):
+        count = max(1, 1024 // int(whole[start]))
+        plain += len(whole[start : start + count]) * int(whole[start])
+        start += count
+    assert padded - lengths.sum() < 0.8 * (plain - lengths.sum())
 
 
 def test_longest_texts_come_first_and_lengths_never_rise(lengths):
@@ -34,7 +52,7 @@ def test_longest_texts_come_first_and_lengths_never_rise(lengths):
 
 
 def test_text_above_the_budget_stands_alone():
-    assert [rows.tolist() for rows in token_batches(np.array([2, 50, 3]), 10)] == [[1], [2, 0]]
+    assert [rows.tolist() for rows in token_batches(np.array([3, 50, 3]), 10)] == [[1], [0, 2]]
 
 
 def test_no_texts_make_no_batches_and_empty_texts_do():

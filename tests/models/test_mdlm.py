@@ -103,7 +103,11 @@ def test_switches_change_which_weights_exist():
     assert names["rope"] - usual == {"position_embedding"}
     assert names["tied_head"] - usual == {"head_weight"}
     assert {name.split(".")[-2] for name in usual - names["qk_norm"]} == {"query_norm", "key_norm"}
-    assert {name.split(".")[-2] for name in usual - names["adaln"]} == {"modulation"}
+    conditioning = usual - names["adaln"]
+    assert {name for name in conditioning if not name.startswith("condition.")} == {
+        name for name in usual if ".modulation." in name
+    }
+    assert {name for name in usual if name.startswith("condition.")} <= conditioning
     assert {name.split(".")[0] for name in usual - names["pseudo_tokens"]} == {"pseudo_tokens"}
 
 
