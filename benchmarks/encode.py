@@ -19,12 +19,12 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a script finds its neighbours
 
 import numpy as np
 import psutil
@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.processes import in_a_fresh_process, job_environment
 from embinv.data.settings import DataSettings
 from jobs.shards import SHARD_PARQUET
 
@@ -101,11 +102,9 @@ def run_job(corpus: Path, out: Path, settings: list[str]) -> dict[str, Any]:
     command = [sys.executable, "jobs/encode.py", "--config", "configs/minilm.yaml"]
     command += ["--texts", str(corpus), "--out", str(out)]
     command += [part for setting in settings for part in ("--set", setting)]
-    environment = os.environ | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     began = time.monotonic()
     job = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=job_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     peak = MemoryPeak(psutil.Process(job.pid))
     output, _ = job.communicate()
@@ -122,12 +121,6 @@ def run_job(corpus: Path, out: Path, settings: list[str]) -> dict[str, Any]:
         "peak_bytes": peak.bytes,
         "peak_private_bytes": peak.private,
     }
-
-
-def in_a_fresh_process(function: Any, *arguments: Any) -> Any:
-    """The result of a call in a process that has done nothing else."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def aligned_texts(corpus: Path, rows: int) -> np.ndarray:

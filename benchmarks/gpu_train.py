@@ -1,17 +1,21 @@
 """One GPU, a number of minutes, an inverter: encodes texts, trains, keeps a checkpoint and measures it.
 
-On the library alone, so neither Ray nor DeepSpeed need be installed. The last line is one JSON object.
+On the library alone, so neither Ray nor DeepSpeed need be installed. The last line is one JSON object, which also
+lies in OUT/result.json: after training, and again after the evaluation.
 
     python benchmarks/gpu_train.py --texts english.parquet --out runs/gpu --minutes 10
     python benchmarks/gpu_train.py --texts notes.txt --out runs/tiny --device cpu --size tiny --minutes 1
     python benchmarks/gpu_train.py --data runs/gpu/pairs --out runs/again --minutes 10 --batch 2048
     embinv invert --checkpoint runs/gpu/checkpoint --text "Dr. Weber moved the appointment to May 4."
 
-Pairs are kept in OUT/pairs, laid out as jobs/encode.py does, and taken from there the next time. The minutes are those
-of training with its validations; encoding and the evaluation on held-out texts come on top.
+How long it takes: loading libraries and encoding the texts (once: pairs are kept in OUT/pairs and taken from there the
+next time, if they are of the same texts and settings); finding a batch that fits, and compiling (a minute on a GPU);
+the minutes, validations included; and the evaluation on held-out texts. All but the minutes may come to as much again:
+where a command may run for ten minutes in all, give --minutes 5.
 """
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -25,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a script
 import numpy as np
 import torch
 
-from benchmarks.head_memory import memory_bytes
+from benchmarks.kept_pairs import are_kept, keep_pairs, source_of
 from benchmarks.loops import CONFIG, start_ours
-from benchmarks.pairs import encode_pairs, write_pairs
+from benchmarks.pairs import encode_pairs
 from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
 from embinv.config import Config, load_config
 from embinv.data.pairs import Pairs, read_pairs
-from embinv.data.schema import PairsRecipe, read_recipe, require_same_recipe
+from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.base import open_encoder
@@ -44,8 +48,13 @@ from embinv.models.settings import SIZES
 from embinv.training.flops import device_peak, flops_per_sample, largest_matmul
 from embinv.training.loop import Progress, RunState, TokenIds, run
 from embinv.training.precision import resolve_precision
+from embinv.training.settings import TrainingSettings
+from jobs.arguments import write_json
+from jobs.batch_size import resolved
 
-BATCHES = {"cuda": 1024, "cpu": 64}
+RESULT, EVALUATION = "result.json", "evaluation.json"
+DEEPSPEEDS = {"zero_stage": 0, "offload_optimizer": "none", "offload_parameters": "none", "workers": 1}
+"""Settings that need DeepSpeed or Ray, and what they must be without."""
 
 
 @dataclass(frozen=True)
@@ -59,90 +68,133 @@ class Run:
     out: Path
 
 
+@dataclass(frozen=True)
+class Splits:
+    """All that is read of the pairs, with the tokenizer's ids."""
+
+    training: Pairs
+    validation: Pairs
+    test: Pairs
+
+
 def say(line: str) -> None:
     """Progress goes to stderr, since stdout is for the result."""
     print(line, file=sys.stderr, flush=True)
 
 
 def make_pairs(run: Run, texts: Path | None, rows: int | None) -> dict[str, Any]:
-    """Encodes the texts into `run.data`, unless pairs of this recipe lie there.
+    """Encodes the texts into `run.data`, unless pairs of this recipe and of these texts lie there.
 
     Raises:
-        ValueError: pairs of another recipe lie there, or there is nothing to encode.
+        ValueError: other pairs lie there, or there is nothing to encode.
     """
-    if any(run.data.glob("split=train/*.parquet")):
-        require_same_recipe(read_recipe(run.data), run.recipe, run.data, "the config")
+    source = None if texts is None else source_of(texts, rows, run.config)
+    if are_kept(run.data, run.recipe, source):
+        open_encoder(run.config.encoder, run.config.training.device, run.config.encoding)  # the evaluation needs it
         return {"encode_texts_per_second": None, "encode_seconds": None}
-    if texts is None:
-        raise ValueError(f"{run.data} holds no pairs; name texts to make them of: --texts FILE")
+    if texts is None or source is None:
+        raise ValueError(f"{run.data} holds no whole pairs; name texts to make them of: --texts FILE")
     began = time.monotonic()
     splits, rate = encode_pairs(run.config, run.tokenizer, texts, rows, say)
-    write_pairs(run.data, run.recipe, splits)
+    keep_pairs(run.data, run.recipe, source, splits)
     return {"encode_texts_per_second": round(rate, 1), "encode_seconds": round(time.monotonic() - began, 1)}
 
 
-def train(given: Run) -> dict[str, Any]:
-    """Trains for the config's minutes and keeps the best average of the weights in OUT/checkpoint.
+def read_splits(run: Run) -> Splits:
+    """Reads every split before a minute is spent on training.
 
     Raises:
-        ValueError: a split is empty, or smaller than a batch.
+        ValueError: one is empty, or holds out too few texts for a figure.
     """
-    config, recipe, settings = given.config, given.recipe, given.config.training
-    training = read_pairs(given.data, "train")
-    validation = read_pairs(given.data, "validation").sample(settings.validation_rows, settings.seed)
-    statistics = embedding_statistics(training.embeddings)
+    training, evaluation = run.config.training, run.config.evaluation
+    test = read_pairs(run.data, "test").sample(evaluation.rows, evaluation.seed)
+    if len(test) < 2:
+        raise ValueError(
+            f"{run.data}: split=test holds one text, a figure needs two; give more texts or raise data.test"
+        )
+    validation = read_pairs(run.data, "validation").sample(training.validation_rows, training.seed)
+    return Splits(read_pairs(run.data, "train"), validation, test)
+
+
+def train(given: Run, splits: Splits) -> dict[str, Any]:
+    """Trains for the config's minutes and keeps the best average of the weights in OUT/checkpoint.
+
+    Returns:
+        What was measured. `error` says what ended the training before its time, such as a loss that is not finite;
+        `kept_step` is null where nothing was kept until then.
+
+    Raises:
+        ValueError: nothing could be trained: memory or training split are too small for a batch.
+    """
+    config, recipe = given.config, given.recipe
     vocabulary = Vocabulary.whole(recipe.vocab_size)
     if config.model.trim_vocabulary:
         ends = (recipe.eos_id, recipe.pad_id)
-        vocabulary = Vocabulary.of(training.token_ids, recipe.vocab_size, ends, given.tokenizer.unknown_id)
-    training, validation = training.renumbered(vocabulary), validation.renumbered(vocabulary)
+        vocabulary = Vocabulary.of(splits.training.token_ids, recipe.vocab_size, ends, given.tokenizer.unknown_id)
+    training, validation = splits.training.renumbered(vocabulary), splits.validation.renumbered(vocabulary)
+    statistics = embedding_statistics(training.embeddings)
 
+    precision = resolve_precision(config.training.precision, config.training.device)
+    settings = config.training.model_copy(update={"precision": precision})
     torch.manual_seed(settings.seed)
     network = new_denoiser(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, recipe.tokenizer_hash)
+    settings = resolved(settings, network, len(training))
     engine, ema = start_ours(network, settings)
     average = ema.model
     assert isinstance(average, MaskedDenoiser)
-    eos_id, pad_id = vocabulary.compact(np.asarray([recipe.eos_id, recipe.pad_id])).tolist()
-    state, speeds, best, sizes = RunState(), [], {}, count_parameters(average)
-    say(f"{len(training):,} texts to learn from, {vocabulary.size:,} tokens, {sizes['total']:,} parameters")
-    for event in run(engine, ema, training, validation, TokenIds(vocabulary.size, eos_id, pad_id), settings, state):
-        if isinstance(event, Progress):
-            speeds.append(event.samples_per_second)
-            say(f"step {event.step:>6}  {event.share:>4.0%}  loss {event.loss:.3f}  {speeds[-1]:,.0f} samples/s")
-            continue
-        row = event.figures.as_row()
-        say(f"step {state.step:>6}  validation: {row['token_accuracy']:.1%} of tokens from a full mask")
-        if event.best:
-            best = {
-                **_so_far(state, settings.texts_per_step),
-                **{"parameters": sizes["total"], "parameters_non_embedding": sizes["non_embedding"]},
-                **{f"validation_{name}": round(value, 4) for name, value in row.items()},
-            }
-            described = CheckpointConfig(
-                name=config.name, model=average.config, pairs=recipe, training=best, statistics=statistics
-            )
-            save_checkpoint(given.out / "checkpoint", average, described, given.tokenizer, vocabulary)
-
-    steady = median(speeds[1:] or speeds)  # compiling is in the first
-    precision = resolve_precision(settings.precision, settings.device)
     flops, shape = flops_per_sample(average), largest_matmul(average, settings.texts_per_step)
-    memory = memory_bytes(settings.device, highest=True)
-    peak = device_peak(engine.device, precision, shape)
+    peak = device_peak(engine.device, precision, shape)  # what it allocates is not the training's
+    _forget_memory(settings.device)
+    eos_id, pad_id = vocabulary.compact(np.asarray([recipe.eos_id, recipe.pad_id])).tolist()
+    ids = TokenIds(vocabulary.size, eos_id, pad_id, vocabulary.other_id)
+    state, speeds, sizes = RunState(), [], count_parameters(average)
+    kept, error = None, None
+    say(f"{len(training):,} texts to learn from, {vocabulary.size:,} tokens, {sizes['total']:,} parameters")
+    say(f"{settings.minutes:g} minutes in steps of {settings.texts_per_step:,} texts")
+    try:
+        for event in run(engine, ema, training, validation, ids, settings, state):
+            if isinstance(event, Progress):
+                speeds.append(event.samples_per_second)
+                say(f"step {event.step:>6}  {event.share:>4.0%}  loss {event.loss:.3f}  {speeds[-1]:,.0f} samples/s")
+                continue
+            row = event.figures.as_row()
+            say(f"step {state.step:>6}  validation: {row['token_accuracy']:.1%} of tokens from a full mask")
+            if event.best:
+                best = {
+                    **_so_far(state, settings.texts_per_step),
+                    **{"parameters": sizes["total"], "parameters_non_embedding": sizes["non_embedding"]},
+                    **{f"validation_{name}": round(value, 4) for name, value in row.items()},
+                }
+                described = CheckpointConfig(
+                    name=config.name, model=average.config, pairs=recipe, training=best, statistics=statistics
+                )
+                save_checkpoint(given.out / "checkpoint", average, described, given.tokenizer, vocabulary)
+                kept = state.step
+    except (ValueError, RuntimeError, KeyboardInterrupt) as stop:  # what was trained until then is told all the same
+        error = _why(stop, settings)
+        if state.step == 0:
+            if isinstance(stop, torch.OutOfMemoryError):
+                raise ValueError(error) from stop
+            raise
+
+    steady = median(speeds) if speeds else None
     return {
         "precision": precision,
+        "batch": settings.texts_per_step,
         "vocabulary": vocabulary.size,
         "training_texts": len(training),
         "parameters": sizes["total"],
         "parameters_non_embedding": sizes["non_embedding"],
         **_so_far(state, settings.texts_per_step),
-        "samples_per_second": round(steady, 1),
-        "samples_per_second_with_validations": round(state.step * settings.texts_per_step / state.seconds, 1),
-        "tokens_per_second": round(steady * recipe.seq_len, 1),
-        "teraflops_per_second": round(steady * flops / 1e12, 4),
-        "mfu": round(steady * flops / peak.flops_per_second, 4),
+        "samples_per_second": steady and round(steady, 1),
+        "samples_per_second_with_validations": _so_far(state, settings.texts_per_step)["samples_per_second"],
+        "tokens_per_second": steady and round(steady * recipe.seq_len, 1),
+        "teraflops_per_second": steady and round(steady * flops / 1e12, 4),
+        "mfu": steady and round(steady * flops / peak.flops_per_second, 4),
         "mfu_of": f"{peak.flops_per_second / 1e12:.4g} TFLOP/s: {peak.source}",
-        "peak_memory_gib": round(memory / 2**30, 2),
-        "kept_step": best["steps"],
+        "peak_memory_gib": _peak_memory(settings.device),
+        "kept_step": kept,
+        "error": error,
     }
 
 
@@ -153,18 +205,37 @@ def _so_far(state: RunState, batch: int) -> dict[str, Any]:
         "steps": state.step,
         "samples": samples,
         "seconds": round(state.seconds, 1),
-        "samples_per_second": round(samples / state.seconds, 1),
+        "samples_per_second": round(samples / state.seconds, 1) if state.seconds else None,
     }
 
 
-def measure(given: Run) -> dict[str, Any]:
+def _why(stop: BaseException, settings: TrainingSettings) -> str:
+    """What ended the training, with its fix where one is known."""
+    if isinstance(stop, torch.OutOfMemoryError):
+        return f"the GPU's memory does not hold a step of {settings.texts_per_step:,} texts; lower --batch"
+    return "stopped by hand" if isinstance(stop, KeyboardInterrupt) else str(stop)
+
+
+def _forget_memory(device: str) -> None:
+    """Lets the highest count of a GPU's memory begin here, with what is still in use."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_memory(device: str) -> float | None:
+    """GiB that PyTorch had allocated on a GPU at most; on a CPU nobody counts what is training's."""
+    return round(torch.cuda.max_memory_allocated() / 2**30, 2) if device == "cuda" else None
+
+
+def measure(given: Run, splits: Splits) -> dict[str, Any]:
     """Evaluates the checkpoint as jobs/evaluate.py does; the whole report goes to OUT/evaluation.json."""
     settings, device = given.config.evaluation, given.config.training.device
-    test: Pairs = read_pairs(given.data, "test").sample(settings.rows, settings.seed)
     report = evaluate(
         load_inverter(given.out / "checkpoint", device=device),
-        test,
-        read_pairs(given.data, "train"),
+        splits.test,
+        splits.training,
         open_encoder(given.config.encoder, device, given.config.encoding),
         settings.strategy,
         settings.steps,
@@ -172,7 +243,7 @@ def measure(given: Run) -> dict[str, Any]:
         settings.seed,
         say,
     )
-    (given.out / "evaluation.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_json(given.out / EVALUATION, report)
     for example in report["examples"]:
         say(f"  {example['original']}\n> {example['recovered']}")
     return {name: value for name, value in report.items() if name not in ("examples", "definitions", "languages")}
@@ -182,25 +253,33 @@ def configured(arguments: argparse.Namespace) -> Config:
     """The encoder's config with what the flags say.
 
     Raises:
-        ValueError: the file or a setting does not validate.
+        ValueError: the file or a setting does not validate, or cannot be had without Ray and DeepSpeed.
     """
     flags = {
         "data.seq_len": arguments.seq_len,
         "model.size": arguments.size,
         "encoding.device": arguments.device,
         "training.device": arguments.device,
-        "training.batch_size": arguments.batch or BATCHES[arguments.device],
+        "training.batch_size": arguments.batch or "null",
         "training.minutes": arguments.minutes,
         "training.max_steps": 10**9,
-        "training.workers": 1,
-        "training.zero_stage": 0,
+        **{f"training.{name}": value for name, value in DEEPSPEEDS.items()},
     }
     given = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    return load_config(arguments.encoder_config, [*given, *arguments.overrides])
+    config = load_config(arguments.encoder_config, [*given, *arguments.overrides])
+    without = "this script trains without Ray and DeepSpeed; use jobs/train.py, or"
+    for name, value in DEEPSPEEDS.items():
+        if (found := getattr(config.training, name)) != value:
+            raise ValueError(f"training.{name} {found}: {without} leave it at {value}")
+    if config.training.precision == "bfloat16":
+        raise ValueError(f"training.precision bfloat16: {without} set bfloat16-mixed or float32")
+    if config.training.minutes is None:
+        raise ValueError("training.minutes null: a run here ends by its minutes; give --minutes")
+    return config
 
 
 def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Encode, train, evaluate; the result's one object.
+    """Encode, train, evaluate; the result's one object, whose `error` says what went wrong once training had begun.
 
     Raises:
         ValueError: something given cannot be used; the message says what to do.
@@ -209,30 +288,40 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     device = config.training.device
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("this PyTorch sees no CUDA device; give --device cpu, with --size tiny or small")
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = config.open_tokenizer()
     given = Run(config, config.pairs_recipe(tokenizer), tokenizer, arguments.data or out / "pairs", out)
     encoded = make_pairs(given, arguments.texts, arguments.rows)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    trained = train(given)
-    return {
+    splits = read_splits(given)
+    for of_another_run in (RESULT, EVALUATION):
+        (out / of_another_run).unlink(missing_ok=True)
+    trained = train(given, splits)
+    result = {
         "benchmark": "gpu_train",
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__,
         "encoder": config.encoder.model,
         "size": config.model.size,
-        "batch": config.training.batch_size,
         "seq_len": config.data.seq_len,
         "optimizer": config.training.optimizer,
         "compiled": config.training.compiles,
         "minutes": config.training.minutes,
         **encoded,
         **trained,
-        "evaluation": measure(given),
-        "checkpoint": str(out / "checkpoint"),
+        "evaluation": None,
+        "checkpoint": None if trained["kept_step"] is None else str(out / "checkpoint"),
     }
+    write_json(out / RESULT, result)
+    if result["error"] is None:
+        try:
+            result["evaluation"] = measure(given, splits)
+        except (Exception, KeyboardInterrupt) as error:  # whatever it is, the figures of training must not go with it
+            result["error"] = f"evaluation: {type(error).__name__}: {error}"
+        write_json(out / RESULT, result)
+    return result
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -245,10 +334,12 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder-config", type=Path, default=CONFIG, metavar="C", help="YAML of one encoder (default: minilm.yaml)"
     )
-    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="of training (default: 10)")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, metavar="M", help="of training (default: 10); what comes on top is above"
+    )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--size", default="base", choices=SIZES)
-    parser.add_argument("--batch", type=int, help="texts of a step (default: 1024, on a CPU 64)")
+    parser.add_argument("--batch", type=int, help="texts of a step (default: found by trial on a GPU, 32 on a CPU)")
     parser.add_argument("--seq-len", type=int, metavar="L", help="default: the config's")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of the config"
@@ -257,7 +348,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Entry point; a user's mistake ends it with one sentence and exit code 2."""
+    """Entry point; a user's mistake ends it with one sentence and exit code 2, a run gone wrong with 1 and its JSON."""
     arguments = command_line().parse_args()
     try:
         result = run_all(arguments)
@@ -265,6 +356,9 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     print(json.dumps(result))
+    if result["error"] is not None:
+        print(f"error: {result['error']}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def dense_cross_entropy(
 HEADS = {"fused": linear_cross_entropy, "dense": dense_cross_entropy}
 
 
-def peak_bytes(head: str, positions: int, hidden: int, vocabulary: int, mixed: bool, device: str) -> int:
+def peak_bytes(head: str, positions: int, hidden: int, vocabulary: int, mixed: bool, device: str, threads: int) -> int:
     """Memory that one step of a head takes at its peak, above what its inputs take.
 
     Gradients of the head's weights count on both sides. On a CPU it is resident memory, so it must be called in a
@@ -38,7 +38,9 @@ def peak_bytes(head: str, positions: int, hidden: int, vocabulary: int, mixed: b
         vocabulary: V.
         mixed: bfloat16 autocast, or all in float32.
         device: `cpu` or `cuda`.
+        threads: of the CPU.
     """
+    torch.set_num_threads(threads)
     states = torch.randn(positions, hidden, device=device).requires_grad_()
     weight = torch.randn(vocabulary, hidden, device=device).mul_(0.02).requires_grad_()
     bias = torch.zeros(vocabulary, device=device).requires_grad_()

@@ -1,6 +1,7 @@
 """The loops that are timed: ours, as a run without Ray and DeepSpeed has it, and the reference's.
 
-Each runs on random pairs of real shape and gives samples a second once it is under way, or trains on real pairs.
+`our_rate` and `reference_rate` time them on random pairs that cost what real ones cost; benchmarks/quality.py and
+benchmarks/gpu_train.py train real models with the same start.
 """
 
 from collections.abc import Iterator
@@ -9,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.pairs import random_pairs
 from benchmarks.reference import ReferenceLoop, ReferenceRecipe, train_reference
 from embinv.config import load_config
 from embinv.data.pairs import Pairs
 from embinv.models.denoiser import MaskedDenoiser
-from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.mdlm import ConditionalMDLM, count_parameters
 from embinv.models.settings import MDLMConfig, ModelSettings
 from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine, prepare
@@ -60,30 +60,19 @@ class Case:
         return TokenIds(self.model.mask_id, EOS, PAD)
 
 
-class MixedEngine(LocalEngine):
-    """A `LocalEngine` that computes in the settings' precision.
+@dataclass(frozen=True)
+class Timed:
+    """How fast a loop is, and what it computes.
 
-    Args:
-        model: with its blocks prepared.
-        settings: a config's `training` section.
+    Attributes:
+        samples_per_second: once it is under way.
+        parameters: that are trained.
+        precision: float32, or bfloat16-mixed for autocast over float32 weights.
     """
 
-    def __init__(self, model: MaskedDenoiser, settings: TrainingSettings) -> None:
-        model.to(settings.device)  # before the optimizer takes its parameters
-        super().__init__(
-            model,
-            build_optimizer(model, settings),
-            settings.gradient_accumulation,
-            settings.gradient_clipping,
-            settings.device,
-        )
-        self.mixed = resolve_precision(settings.precision, settings.device) == "bfloat16-mixed"
-
-    def loss(
-        self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            return super().loss(z_t, embedding, positions, targets, weights)
+    samples_per_second: float
+    parameters: int
+    precision: str
 
 
 def training_settings(overrides: list[str], **changes: Any) -> TrainingSettings:
@@ -117,12 +106,20 @@ def make_case(
     return Case(model, training_settings(overrides, **changes), threads, seconds)
 
 
-def start_ours(network: MaskedDenoiser, settings: TrainingSettings) -> tuple[MixedEngine, EMA]:
-    """A fresh model's engine and its average, on the settings' device."""
-    network.to(settings.device)
+def start_ours(network: MaskedDenoiser, settings: TrainingSettings) -> tuple[LocalEngine, EMA]:
+    """A fresh model's engine and its average, on the settings' device and in their precision."""
+    network.to(settings.device)  # before the optimizer takes its parameters
     ema = EMA(network, settings.ema_decay, settings.ema_share)  # before the blocks are compiled: it is a copy
     prepare(network, settings)
-    return MixedEngine(network, settings), ema
+    engine = LocalEngine(
+        network,
+        build_optimizer(network, settings),
+        settings.gradient_accumulation,
+        settings.gradient_clipping,
+        settings.device,
+        resolve_precision(settings.precision, settings.device),
+    )
+    return engine, ema
 
 
 def fresh(model: MDLMConfig, seed: int) -> ConditionalMDLM:
@@ -132,7 +129,7 @@ def fresh(model: MDLMConfig, seed: int) -> ConditionalMDLM:
 
 
 def our_steps(
-    engine: MixedEngine, ema: EMA, pairs: Pairs, ids: TokenIds, settings: TrainingSettings
+    engine: LocalEngine, ema: EMA, pairs: Pairs, ids: TokenIds, settings: TrainingSettings
 ) -> Iterator[tuple[int, float]]:
     """Trains without validating; yields steps made and seconds taken, every now and then."""
     for event in run(engine, ema, pairs, pairs, ids, settings, RunState()):
@@ -160,21 +157,30 @@ def steady_rate(steps: Iterator[tuple[int, float]], batch: int, seconds: float) 
     return (last[0] - first[0]) * batch / (last[1] - first[1])
 
 
-def our_rate(case: Case) -> float:
-    """Samples a second of our loop on random pairs."""
+def our_rate(case: Case) -> Timed:
+    """Times our loop on random pairs."""
     torch.set_num_threads(case.threads)
     settings = endless(case.training)
-    engine, ema = start_ours(fresh(case.model, settings.seed), settings)
-    return steady_rate(our_steps(engine, ema, case.pairs(), case.ids, settings), settings.texts_per_step, case.seconds)
+    network = fresh(case.model, settings.seed)
+    engine, ema = start_ours(network, settings)
+    steps = our_steps(engine, ema, case.pairs(), case.ids, settings)
+    rate = steady_rate(steps, settings.texts_per_step, case.seconds)
+    return Timed(rate, count_parameters(network)["total"], resolve_precision(settings.precision, settings.device))
 
 
-def reference_rate(case: Case) -> float:
-    """Samples a second of the reference's loop on the same pairs."""
-    torch.set_num_threads(case.threads)
+def start_reference(case: Case) -> ReferenceLoop:
+    """The reference's loop with the widths, batch, device and seed of ours, and its own recipe for the rest."""
     settings = case.training
     recipe = ReferenceRecipe(batch_size=settings.texts_per_step, seed=settings.seed)
-    loop = ReferenceLoop(case.model, (EOS, PAD), recipe, settings.device)
-    return steady_rate(train_reference(loop, case.pairs(), 60.0), settings.texts_per_step, case.seconds)
+    return ReferenceLoop(case.model, (EOS, PAD), recipe, settings.device)
+
+
+def reference_rate(case: Case) -> Timed:
+    """Times the reference's loop on the same pairs."""
+    torch.set_num_threads(case.threads)
+    loop = start_reference(case)
+    rate = steady_rate(train_reference(loop, case.pairs(), 60.0), loop.recipe.batch_size, case.seconds)
+    return Timed(rate, count_parameters(loop.model)["total"], loop.precision)
 
 
 def endless(settings: TrainingSettings) -> TrainingSettings:

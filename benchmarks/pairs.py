@@ -4,7 +4,7 @@ Shapes: N rows, L tokens, D embedding, V vocabulary.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from embinv.data.settings import DataSettings
 from embinv.data.split import SPLITS, assign_splits
 from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
+from jobs.outputs import SUCCESS_FILE
 
 WINDOW = 4096  # texts that are encoded between two lines of progress
 
@@ -48,7 +49,7 @@ def random_pairs(rows: int, vocab: int, seq_len: int, dim: int, end_ids: tuple[i
 
 
 def write_pairs(folder: Path, recipe: PairsRecipe, splits: dict[str, Pairs]) -> None:
-    """A pairs data set as jobs/encode.py lays it out, one file a split; empty splits are left out."""
+    """A pairs data set as jobs/encode.py lays it out, one file a split, `_SUCCESS` last; empty splits are left out."""
     for name, pairs in splits.items():
         if not len(pairs):
             continue
@@ -57,6 +58,23 @@ def write_pairs(folder: Path, recipe: PairsRecipe, splits: dict[str, Pairs]) -> 
         partial = path.with_name(f".{path.name}.partial")
         pq.write_table(pairs.to_arrow(recipe), partial)
         partial.replace(path)
+    (folder / SUCCESS_FILE).touch()
+
+
+def content(token_ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
+    """The ids before the first EOS or PAD."""
+    ends = (place for place, token in enumerate(token_ids) if token in end_ids)
+    return list(token_ids[: next(ends, len(token_ids))])
+
+
+def require_texts(path: Path) -> None:
+    """Refuses a file of texts that is not there.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not path.is_file():
+        raise ValueError(f"--texts {path}: no such file; give Parquet with a text column, or one text a line")
 
 
 def read_texts(path: Path, rows: int | None, data: DataSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,8 +91,7 @@ def read_texts(path: Path, rows: int | None, data: DataSettings) -> tuple[np.nda
     Raises:
         ValueError: the file is absent, has no such column, or no text in it is left.
     """
-    if not path.is_file():
-        raise ValueError(f"--texts {path}: no such file; give Parquet with a text column, or one text a line")
+    require_texts(path)
     if path.suffix == ".parquet":
         names = pq.read_schema(path).names
         if data.text_column not in names:

@@ -2,15 +2,17 @@
 
 Both start from scratch on the same pairs with the same vocabulary, width and batch, and each writes held-out texts
 from a full mask with the same decoder. Ours is cut where it ends a text; the reference's never learnt to, so it is
-scored at the original's own content positions, which can only help it, and with whichever of its weights (last or
-averaged) and number of passes does best. A token outside the vocabulary counts as wrong on both sides.
+scored at the original's own content positions, which can only help it, and with whichever of its rates, weights (last
+or averaged) and number of passes does best on the very texts that count. A token outside the vocabulary counts as
+wrong on both sides.
 
 How well gaps are filled is measured too, under that name: it is what the reference's own figure shows.
 
 Shapes: B batch, L length.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.clocks import Clocks
 from benchmarks.loops import fresh, start_ours
+from benchmarks.pairs import content
 from benchmarks.reference import ReferenceLoop, ReferenceRecipe, train_reference
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import PairsRecipe, read_recipe
@@ -28,8 +32,10 @@ from embinv.data.vocabulary import Vocabulary
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES
 from embinv.metrics.tokens import Figure, token_accuracy
+from embinv.models.mdlm import count_parameters
 from embinv.models.settings import MDLMConfig, ModelSettings
 from embinv.training.loop import Progress, RunState, TokenIds, run
+from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
 
 GAPS = {"10%": 0.1, "50%": 0.5, "100%": 1.0}  # share of the content that is hidden; where the text ends is shown
@@ -44,7 +50,7 @@ class QualityCase:
         data: a pairs data set.
         model: the config's `model` section.
         training: ours; batch size, device and seed hold for both. `minutes` is what each side gets.
-        reference_rate: the reference's learning rate.
+        reference_rate: a learning rate of the reference.
         vocabulary: tokens at most, the commonest of the training texts; 0 takes all that occur.
         rows: held-out texts.
         steps: passes of a generation.
@@ -117,17 +123,21 @@ def our_quality(case: QualityCase) -> dict[str, Any]:
     settings = case.training
     engine, ema = start_ours(fresh(material.model, settings.seed), settings)
     state = RunState()
-    losses = []
+    losses, clocks = [], Clocks()
     few = material.training.take(np.arange(2))  # the loop's own validation, at its end, is not what counts here
     for event in run(engine, ema, material.training, few, material.ids, settings, state):
         if isinstance(event, Progress):
             losses.append(event.loss)
+    cores = clocks.cores_used()
     return {
         **measured(ema.model, material, case, cut=True),
         "weights": "averaged",
         "passes": case.steps,
         "steps": state.step,
         "samples_per_second": round(state.step * settings.texts_per_step / state.seconds, 1),
+        "cores_used": cores,
+        "precision": resolve_precision(settings.precision, settings.device),
+        "parameters": count_parameters(ema.model)["total"],
         "final_loss": round(losses[-1], 3),
     }
 
@@ -140,9 +150,10 @@ def reference_quality(case: QualityCase) -> dict[str, Any]:
     assert settings.minutes is not None
     recipe = ReferenceRecipe(settings.texts_per_step, case.reference_rate, seed=settings.seed)
     loop = ReferenceLoop(material.model, (material.ids.eos_id, material.ids.pad_id), recipe, settings.device)
-    step, seconds = 0, 0.0
+    step, seconds, clocks = 0, 0.0, Clocks()
     for made in train_reference(loop, material.training, settings.minutes):
         step, seconds = made
+    cores = clocks.cores_used()
     tried = {
         (weights, passes): measured(model.eval(), material, replace(case, steps=passes), cut=False)
         for weights, model in (("last", loop.model), ("averaged", loop.average))
@@ -156,10 +167,20 @@ def reference_quality(case: QualityCase) -> dict[str, Any]:
         "tried": {f"{one}, {count} passes": figures["token_accuracy"] for (one, count), figures in tried.items()},
         "steps": step,
         "samples_per_second": round(step * settings.texts_per_step / seconds, 1),
+        "cores_used": cores,
+        "precision": loop.precision,
+        "parameters": count_parameters(loop.model)["total"],
     }
 
 
-SIDES: dict[str, Callable[[QualityCase], dict[str, Any]]] = {"reference": reference_quality, "ours": our_quality}
+OURS = "ours"
+Side = tuple[Callable[[QualityCase], dict[str, Any]], QualityCase]
+
+
+def sides_of(case: QualityCase, reference_rates: Sequence[float]) -> dict[str, Side]:
+    """What is run for a comparison, by name: the reference at each of its rates, named by it, and ours."""
+    references = {f"{rate:g}": (reference_quality, replace(case, reference_rate=rate)) for rate in reference_rates}
+    return {**references, OURS: (our_quality, case)}
 
 
 @torch.inference_mode()
@@ -186,12 +207,12 @@ def measured(denoiser: nn.Module, material: Material, case: QualityCase, cut: bo
         request = DecodingRequest(embedding, material.recipe.seq_len, material.model.mask_id, case.steps, generator)
         found = final_state(STRATEGIES["confidence"](denoiser, request)).tokens.cpu().numpy()
         written = material.vocabulary.original(found).tolist()
-        originals += [_content(row, ends) for row in rows.token_ids.tolist()]
-        recovered += [_content(row, ends) for row in written] if cut else written
+        originals += [content(row, ends) for row in rows.token_ids.tolist()]
+        recovered += [content(row, ends) for row in written] if cut else written
         x_0 = torch.from_numpy(material.vocabulary.compact(rows.token_ids)).long()  # [B, L]
-        content = torch.from_numpy(~np.isin(rows.token_ids, ends))
+        of_content = torch.from_numpy(~np.isin(rows.token_ids, ends))
         for name, share in GAPS.items():
-            hidden = content & (torch.rand(x_0.shape, generator=generator) < share)
+            hidden = of_content & (torch.rand(x_0.shape, generator=generator) < share)
             z_t = x_0.masked_fill(hidden, material.model.mask_id).to(device)
             best = denoiser(z_t, embedding, hidden.to(device)).argmax(dim=-1).cpu().numpy()  # [M]
             filled = np.zeros(x_0.shape, dtype=np.int32)
@@ -208,23 +229,23 @@ def measured(denoiser: nn.Module, material: Material, case: QualityCase, cut: bo
     }
 
 
-def _content(row: list[int], ends: tuple[int, int]) -> list[int]:
-    """The ids before the first EOS or PAD."""
-    return row[: next((place for place, token in enumerate(row) if token in ends), len(row))]
-
-
 def _flat(name: str, figure: Figure) -> dict[str, float]:
     return {name: round(figure.value, 4), f"{name}_se": round(figure.standard_error, 4)}
 
 
-def compare(case: QualityCase, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The result of both sides: their ratio with its standard error, null where the reference got nothing right."""
-    ours, reference = sides["ours"], sides["reference"]
-    ratio = error = None
-    if reference["token_accuracy"] > 0 and ours["token_accuracy"] > 0:
+def compare(case: QualityCase, sides: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The result of `sides_of`: ours over the best of the reference's rates, with the standard error of the ratio.
+
+    It is null where the reference got nothing right at any rate.
+    """
+    ours = sides[OURS]
+    accuracies = {name: figures["token_accuracy"] for name, figures in sides.items() if name != OURS}
+    best = max(accuracies, key=lambda name: accuracies[name])
+    reference, ratio, error = sides[best], None, None
+    if reference["token_accuracy"] > 0:
         ratio = ours["token_accuracy"] / reference["token_accuracy"]
-        parts = [side["token_accuracy_se"] / side["token_accuracy"] for side in (ours, reference)]
-        ratio, error = round(ratio, 3), round(ratio * float(np.hypot(*parts)), 3)
+        spread = math.hypot(ours["token_accuracy_se"], ratio * reference["token_accuracy_se"])
+        ratio, error = round(ratio, 3), round(spread / reference["token_accuracy"], 3)
     return {
         "quality_at_equal_time": ratio,
         "quality_at_equal_time_se": error,
@@ -232,7 +253,18 @@ def compare(case: QualityCase, sides: dict[str, dict[str, Any]]) -> dict[str, An
         "reference_token_accuracy": reference["token_accuracy"],
         "minutes": case.training.minutes,
         "batch": case.training.batch_size,
-        "reference_rate": case.reference_rate,
+        "reference_rate": float(best),
+        "reference_rates": accuracies,
         "ours": ours,
         "reference": reference,
     }
+
+
+def middle(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The result with the middle ratio, of two the lower; null is above all others."""
+
+    def ratio(result: dict[str, Any]) -> float:
+        found = result["quality_at_equal_time"]
+        return math.inf if found is None else found
+
+    return sorted(results, key=ratio)[(len(results) - 1) // 2]

@@ -1,13 +1,14 @@
 """Samples a second of jobs/train.py as a user runs it, once its workers are under way, on random pairs."""
 
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.loops import CONFIG, UNDER_WAY, Case, steady_rate
 from benchmarks.pairs import random_pairs, write_pairs
+from benchmarks.processes import job_environment
 from embinv.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,15 +47,25 @@ def job_rate(case: Case, size: str, data: Path, out: Path, workers: int, overrid
     command = [sys.executable, "jobs/train.py", "--config", str(CONFIG), "--data", str(data), "--out", str(out)]
     for setting in [*overrides, *(f"{key}={value}" for key, value in settings.items())]:
         command += ["--set", setting]
-    environment = os.environ | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=job_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise ValueError(f"jobs/train.py ended with {done.returncode}:\n{done.stdout}")
-    if f"{case.threads} thread(s)" not in (out / "train.log").read_text(encoding="utf-8"):
+    if threads_told((out / "train.log").read_text(encoding="utf-8")) != case.threads:
         raise ValueError(f"jobs/train.py did not give its workers {case.threads} thread(s); see {out / 'train.log'}")
     rows = map(json.loads, (out / "progress.jsonl").read_text(encoding="utf-8").splitlines())
     steps = ((row["step"], row["seconds"]) for row in rows)
     return steady_rate(steps, case.training.texts_per_step * workers, case.seconds)
+
+
+def threads_told(log: str) -> int | None:
+    """The threads of a worker, as a run's log tells them."""
+    found = re.search(r"(\d+) thread\(s\)", log)
+    return int(found[1]) if found else None

@@ -26,9 +26,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # its neighbours a
 
 import torch
 
-from benchmarks.encode import in_a_fresh_process
 from benchmarks.english import english_pairs
-from benchmarks.recipe_results import PACE, draw, is_done, read_results, result_file, table, write_result
+from benchmarks.processes import in_a_fresh_process
+from benchmarks.recipe_results import (
+    PACE,
+    draw,
+    is_done,
+    read_results,
+    require_made_alike,
+    result_file,
+    table,
+    write_result,
+)
 from benchmarks.recipe_run import ROUNDS, STEPS, measure_pace, read_data, train_and_measure
 from benchmarks.recipe_variants import BASE, SETTINGS, Variant, choose
 from embinv.config import Config, load_config
@@ -118,14 +127,15 @@ def calibrate(plan: Plan, variants: list[Variant], path: Path) -> dict[str, Any]
     """Times the step of every kind of variant that was not timed before; keeps what it found in `path`.
 
     Raises:
-        ValueError: what is kept there was timed with another number of threads or other pairs.
+        ValueError: what is kept there was timed with another number of threads, other pairs or another base.
     """
     [base] = (variant for variant in variants if variant.name == BASE)
-    same = {"threads": plan.threads, "data": f"{plan.pairs.parent.name}/{plan.pairs.name}"}
+    own = plan.config(base, 0).model_dump(mode="json", include={"model", "training"})
+    for name in ("minutes", "seed"):  # no step costs more for them
+        del own["training"][name]
+    same = {"threads": plan.threads, "data": f"{plan.pairs.parent.name}/{plan.pairs.name}", "settings": own}
     pace = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {**same, "kinds": {}}
-    for name, value in same.items():
-        if pace[name] != value:
-            raise ValueError(f"{path}: timed with {name} {pace[name]!r}, not {value!r}; remove it, or give --out")
+    require_made_alike(path, pace, same, ("threads", "data"))
     kinds = {variant.cost_key: variant for variant in reversed(variants)}
     missing = [key for key in dict.fromkeys((BASE, *kinds)) if key not in pace["kinds"]]
     for number, key in enumerate(missing, start=1):
@@ -228,7 +238,8 @@ def main(argv: list[str] | None = None) -> None:
             plan = Plan(pairs, arguments.minutes, arguments.seq_len, arguments.texts, arguments.threads, arguments.pace)
             run_all(plan, variants, arguments.seeds, folder)
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     except KeyboardInterrupt:
         raise SystemExit("stopped; run the same command again to go on") from None
 

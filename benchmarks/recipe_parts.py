@@ -127,15 +127,13 @@ class SelfConditionedDenoiser:
         self.previous: Tensor | None = None
 
     def __call__(self, z_t: Tensor, embedding: Tensor, positions: Tensor | None = None, /) -> Tensor:
-        hidden = z_t == self.model.config.mask_id
-        previous = None if self.previous is None else self.previous * hidden.unsqueeze(-1)
-        asked = hidden if positions is None else positions
+        assert positions is not None, "decoders ask for the hidden positions, and those are remembered"
+        hidden = (z_t == self.model.config.mask_id).unsqueeze(-1)
+        previous = None if self.previous is None else self.previous * hidden
         states = self.model.hidden_states(z_t, embedding, previous)
-        log_probability = F.log_softmax(self.model.logits(states[asked]).float(), dim=-1)  # [M, V]
-        self.previous = self.model.expected_embedding(log_probability, asked)
-        if positions is not None:
-            return log_probability
-        return F.log_softmax(self.model.logits(states).float(), dim=-1)  # [B, L, V]
+        log_probability = F.log_softmax(self.model.logits(states[positions]).float(), dim=-1)  # [M, V]
+        self.previous = self.model.expected_embedding(log_probability, positions)
+        return log_probability
 
 
 def decode_as_it_is(model: nn.Module) -> Denoiser:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import sqrt
 from pathlib import Path
-from statistics import stdev
+from statistics import stdev, variance
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from benchmarks.recipe_variants import BASE, VARIANTS
 from embinv.metrics.tokens import Figure
 
 IDENTITY = ("variant", "overrides", "parts", "seed", "credited", "minutes", "data", "held_out_texts", "threads")
+SHARED = ("credited", "minutes", "data", "held_out_texts", "threads")  # by all that are compared
 COMPARED = "token_accuracy_8_passes"
 PACE = "pace.json"
 SURE = 2.0  # standard errors
 COLUMNS = "group|variant|changes|seed|steps|samples/s|tokens right|over the base|1 pass|whole texts|NELBO".split("|")
-COLORS = {-1: "#a8323e", 0: "#888888", 1: "#1f7a4d"}  # surely below the base, near it, surely above it
+COLORS = {-1: "#a8323e", 0: "#888888", 1: "#1f7a4d"}  # more than SURE standard errors below the base, near it, above it
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,27 @@ def is_done(path: Path, wanted: dict[str, Any]) -> bool:
     """
     if not path.is_file():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))
-    pairs = [(name, found.get(name), wanted[name]) for name in IDENTITY]
+    require_made_alike(path, json.loads(path.read_text(encoding="utf-8")), wanted, IDENTITY)
+    return True
+
+
+def require_made_alike(path: Path, found: dict[str, Any], wanted: dict[str, Any], fields: Sequence[str]) -> None:
+    """Refuses what was made with other fields or other `settings` than are wanted now.
+
+    Raises:
+        ValueError: naming the first that differs, or it does not say.
+    """
+    if "settings" not in found:
+        raise ValueError(
+            f"{path}: does not say with which settings it was made; give another --out, or remove the file"
+        )
+    pairs = [(name, found.get(name), wanted[name]) for name in fields]
     for section, settings in wanted["settings"].items():  # settings that were added since then are passed over
-        kept = found["settings"][section]
+        kept = found["settings"].get(section, {})
         pairs += [(f"{section}.{name}", kept[name], value) for name, value in settings.items() if name in kept]
     for name, was, now in pairs:
         if was != now:
             raise ValueError(f"{path}: made with {name} {was!r}, not {now!r}; give another --out, or remove the file")
-    return True
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
@@ -96,23 +109,46 @@ def read_results(folder: Path) -> list[Run]:
     """All runs of a folder, by group in the order of the list of variants, then from the best down.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or two of them cannot be compared.
     """
-    runs = [Run(json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*-seed*.json")]
-    if not runs:
+    files = sorted(folder.glob("*-seed*.json"))
+    if not files:
         raise ValueError(f"{folder} holds no results; make them with python benchmarks/recipe.py")
+    runs = [Run(json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    for path, run in zip(files, runs, strict=True):
+        for name in SHARED:
+            was, first = run.content[name], runs[0].content[name]
+            if was != first:
+                raise ValueError(
+                    f"{path} was made with {name} {was!r} and {files[0].name} with {first!r}, so they cannot stand in "
+                    "one table; move one of them away"
+                )
     groups = list(dict.fromkeys([variant.group for variant in VARIANTS] + sorted(run.group for run in runs)))
     return sorted(runs, key=lambda run: (groups.index(run.group), -run.figure().value, run.name, run.seed))
 
 
 def differences(runs: Sequence[Run]) -> dict[tuple[str, int], Figure]:
-    """Each run over the base of its own seed, where there is one."""
+    """Each run over the base of its own seed, where there is one.
+
+    What another seed would have changed is known where the base has several: their variance is then added, once for
+    each of the two runs.
+    """
     bases = {run.seed: run for run in runs if run.name == BASE}
-    return {(run.name, run.seed): run.over(bases[run.seed]) for run in runs if run.name != BASE and run.seed in bases}
+    luck = 2 * variance(base.figure().value for base in bases.values()) if len(bases) > 1 else 0.0
+    found = {(r.name, r.seed): r.over(bases[r.seed]) for r in runs if r.name != BASE and r.seed in bases}
+    return {key: replace(over, standard_error=sqrt(over.standard_error**2 + luck)) for key, over in found.items()}
+
+
+def error_of(runs: Sequence[Run]) -> str:
+    """What the standard error of a difference holds, for a caption."""
+    seeds = sum(run.name == BASE for run in runs)
+    return (
+        f"over texts, and over the base's {seeds} seeds" if seeds > 1 else "over texts; luck of the seed is not in it"
+    )
 
 
 def table(runs: Sequence[Run]) -> str:
-    """A Markdown table of every run; what is surely above the base is bold."""
+    """A Markdown table of every run; what is more than `SURE` standard errors above the base is bold."""
     first, over = runs[0].content, differences(runs)
     gaps = [name for name in first["figures"] if name.startswith("gap_filling")]
     shares = " ".join(name.split("_")[3] for name in gaps)
@@ -140,7 +176,8 @@ def table(runs: Sequence[Run]) -> str:
     notes = [
         f"{first['minutes']:g} minutes of training a run ({first['credited']}), {first['data']}, {first['threads']} "
         f"threads; {first['held_out_texts']:,} held-out texts written from a full mask in 8 passes, content tokens; "
-        "± is one standard error over texts. Filling gaps is no inversion."
+        f"± is one standard error over texts, of a difference {error_of(runs)}; bold is more than {SURE:g} above the "
+        "base. Filling gaps is no inversion."
     ]
     bases = [run.figure().value for run in runs if run.name == BASE]
     if len(bases) > 1:
@@ -205,8 +242,8 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     content = runs[0].content
     axes.set_xlabel(
         f"% of content tokens right from a full mask, 8 passes, {content['held_out_texts']:,} held-out texts "
-        "(bars: one standard error)\nright: points over the base (line) of the same seed, which stands in brackets; "
-        "green and red: more than two standard errors",
+        "(bars: one standard error over texts)\nright: points over the base (line) of the same seed, which stands in "
+        f"brackets; green and red: more than {SURE:g} standard errors ({error_of(runs)})",
         fontsize=8,
     )
     axes.set_title(f"{content['minutes']:g} minutes each, {content['data']}, {content['threads']} threads", fontsize=9)

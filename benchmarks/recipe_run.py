@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.loops import MixedEngine
+from benchmarks.clocks import Clocks
+from benchmarks.loops import start_ours
+from benchmarks.pairs import content
 from benchmarks.recipe_variants import Variant
 from embinv.config import Config
 from embinv.data.pairs import Pairs, batch_rows, read_pairs
@@ -28,7 +30,6 @@ from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES
 from embinv.metrics.tokens import Figure, exact_match, token_accuracy
 from embinv.models.mdlm import ConditionalMDLM, count_parameters
-from embinv.training.ema import EMA
 from embinv.training.loop import TokenIds
 from embinv.training.lr_schedule import SCHEDULES
 from embinv.training.precision import resolve_precision
@@ -75,7 +76,7 @@ def read_data(folder: Path, texts: int) -> Data:
         vocabulary.size,
         recipe.encoder.dim,
         recipe.seq_len,
-        TokenIds(vocabulary.size, eos_id, pad_id),
+        TokenIds(vocabulary.size, eos_id, pad_id, vocabulary.other_id),
     )
 
 
@@ -92,19 +93,18 @@ class Trainee:
         self.variant, self.settings, self.data = variant, config.training, data
         torch.manual_seed(self.settings.seed)
         self.model = variant.model(config.model.resolve(data.vocab_size, data.embedding_dim, data.seq_len))
-        self.ema = EMA(self.model, self.settings.ema_decay, self.settings.ema_share)
-        self.engine = MixedEngine(self.model, self.settings)
+        self.engine, self.ema = start_ours(self.model, self.settings)
         self.steps = self.skipped = 0
 
     def step(self, share: float) -> Tensor:
-        """Makes one step at `share` of the run; returns its loss without gradient."""
+        """Makes one step whose middle is at `share` of the run; returns its loss without gradient."""
         settings, data = self.settings, self.data
         rate = SCHEDULES[settings.schedule](share, settings.warmup, settings.decay)
         rows = batch_rows(len(data.training), settings.texts_per_step, self.steps, settings.seed)
         x_0, embedding = to_tensors(data.training, rows, self.engine.device)
-        generator = step_generator(settings.seed, self.steps, 0)
-        torch.manual_seed(generator.initial_seed())  # dropout
-        loss = self.variant.objective(self.engine, x_0, embedding, data.ids, settings, generator)
+        torch.manual_seed(step_generator(settings.seed, self.steps, 1).initial_seed())  # dropout
+        draws = step_generator(settings.seed, self.steps, 0)
+        loss = self.variant.objective(self.engine, x_0, embedding, data.ids, settings, draws)
         self.engine.backward(loss)
         norm = self.engine.step(rate)
         self.steps += 1
@@ -118,21 +118,27 @@ class Trainee:
         """Trains for so many seconds or so many steps; returns what it took."""
         assert (seconds is None) != (steps is None)
         recent: list[Tensor] = []
-        spent, cpu = 0.0, time.process_time()
-        began = time.perf_counter()
-        while (share := spent / seconds if seconds else self.steps / (steps or 1)) < 1.0:
-            recent = [*recent[-99:], self.step(share)]
-            spent = time.perf_counter() - began
+        spent, clocks = 0.0, Clocks()
+
+        def share_done(ahead: float = 0.0) -> float:
+            """`ahead` steps later, at the pace so far; a step takes the rate of its middle, as in the product."""
+            if seconds is None:
+                return (self.steps + ahead) / (steps or 1)
+            return (spent + ahead * spent / max(1, self.steps)) / seconds
+
+        while (share := share_done()) < 1.0:
+            recent = [*recent[-99:], self.step(min(1.0, share_done(ahead=0.5)))]
+            spent = time.perf_counter() - clocks.wall
             left = (seconds - spent) if seconds else spent / self.steps * ((steps or 0) - self.steps)
             on_progress(share, max(0.0, left), f"step {self.steps:,}")
-        samples = self.steps * self.settings.texts_per_step
+        samples, cores = self.steps * self.settings.texts_per_step, clocks.cores_used()
         return {
             "steps": self.steps,
             "skipped": self.skipped,
             "samples": samples,
             "seconds": round(spent, 2),
             "samples_per_second": round(samples / spent, 1),
-            "cores_used": round((time.process_time() - cpu) / spent, 2),  # of those it may use: fewer, and it waited
+            "cores_used": cores,
             "training_loss": round(float(torch.stack(recent).mean()), 4),  # of the last 100 steps
         }
 
@@ -142,10 +148,11 @@ def measure(trainee: Trainee) -> dict[str, Any]:
     """The EMA model's figures on the held-out texts, in float32."""
     data, model, ids = trainee.data, trainee.ema.model, trainee.data.ids
     assert isinstance(model, ConditionalMDLM)
-    originals = [content(row, ids) for row in data.held_out.token_ids.tolist()]
+    ends = (ids.eos_id, ids.pad_id)
+    originals = [content(row, ends) for row in data.held_out.token_ids.tolist()]
     written = {passes: generate(trainee, passes) for passes in PASSES}
     compared = written[PASSES[0]]
-    gaps = validate(model, data.held_out, ids.mask_id, (ids.eos_id, ids.pad_id), 1, trainee.engine)
+    gaps = validate(model, data.held_out, ids.mask_id, ends, 1, trainee.engine, ids.other_id)
     figures: dict[str, Any] = {
         f"token_accuracy_{passes}_passes": _shown(token_accuracy(originals, found)) for passes, found in written.items()
     }
@@ -165,20 +172,16 @@ def measure(trainee: Trainee) -> dict[str, Any]:
 def generate(trainee: Trainee, passes: int) -> list[list[int]]:
     """Content tokens of N texts, each written from its vector and a full mask by the EMA model."""
     data, found = trainee.data, []
+    ends = (data.ids.eos_id, data.ids.pad_id)
     for start in range(0, len(data.held_out), BATCH):
         rows = np.arange(start, min(start + BATCH, len(data.held_out)))
         _, embedding = to_tensors(data.held_out, rows, trainee.engine.device)
-        request = DecodingRequest(embedding, data.seq_len, data.ids.mask_id, passes, step_generator(0, start, 0))
+        draws = step_generator(0, start, 0)
+        request = DecodingRequest(embedding, data.seq_len, data.ids.mask_id, passes, draws, data.ids.other_id)
         denoiser = trainee.variant.generation(trainee.ema.model)
         tokens = final_state(STRATEGIES["confidence"](denoiser, request)).tokens  # [B, L]
-        found += [content(row, data.ids) for row in tokens.tolist()]
+        found += [content(row, ends) for row in tokens.tolist()]
     return found
-
-
-def content(token_ids: list[int], ids: TokenIds) -> list[int]:
-    """The ids before the first EOS or PAD."""
-    ends = (i for i, token in enumerate(token_ids) if token in (ids.eos_id, ids.pad_id))
-    return token_ids[: next(ends, len(token_ids))]
 
 
 def _shown(figure: Figure) -> dict[str, float]:

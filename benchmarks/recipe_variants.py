@@ -121,6 +121,7 @@ VARIANTS = (
     _training(_WEIGHT, "weight-clipped", loss_weight="clipped"),
     _model(_CONDITION, "unconditioned", adaln="false", pseudo_tokens=0),
     _model(_CONDITION, "adaln-only", pseudo_tokens=0),
+    _model(_CONDITION, "pseudo-tokens-only-4", adaln="false", pseudo_tokens=4),
     _model(_CONDITION, "pseudo-tokens-only", adaln="false"),
     _model(_CONDITION, "pseudo-tokens-only-16", adaln="false", pseudo_tokens=16),
     _model(_CONDITION, "pseudo-tokens-4", pseudo_tokens=4),
@@ -142,6 +143,9 @@ VARIANTS = (
     _training(_SCHEDULE, "decay-0.2", decay=0.2),
     _training(_SCHEDULE, "decay-0.7", decay=0.7),
     _training(_SCHEDULE, "cosine", schedule="cosine"),
+    _training(_SCHEDULE, "warmup-0.0", warmup=0.0),
+    _training(_SCHEDULE, "warmup-0.05", warmup=0.05),
+    _training(_EMA, "ema-off", ema_decay=0.0),  # the average is the weights themselves
     _training(_EMA, "ema-share-0.03", ema_decay=_LONG, ema_share=0.03),
     _training(_EMA, "ema-share-0.1", ema_decay=_LONG, ema_share=0.1),
     _training(_EMA, "ema-share-0.3", ema_decay=_LONG, ema_share=0.3),

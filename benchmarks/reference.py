@@ -146,6 +146,7 @@ class ReferenceLoop:
             self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.mixed = self.device.type == "cuda"
+        self.precision = "bfloat16-mixed" if self.mixed else "float32"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed)
 
     def step(self, x_0: Tensor, embedding: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -9,10 +9,7 @@
 Nothing is unpickled. A folder appears whole or not at all. The state that training resumes from is kept elsewhere.
 """
 
-import ctypes
-import errno
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from embinv.data.folders import replace_folder
 from embinv.data.schema import PairsRecipe, reasons
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
@@ -32,7 +30,7 @@ from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig
 
 FORMAT_VERSION = 1
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h and fs.h
+ROWS_AT_ONCE = 4096  # of a training matrix
 
 
 class EmbeddingStatistics(BaseModel):
@@ -89,15 +87,29 @@ class Checkpoint:
 
 
 def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
-    """Statistics of training embeddings [N, D], rounded to what a comparison needs."""
-    vectors = embeddings.astype(np.float32)
-    norms = np.linalg.norm(vectors, axis=1)
+    """Statistics of training embeddings [N, D], rounded to what a comparison needs.
+
+    A block of rows at a time, in float64: a copy of the whole matrix could take more memory than training does. Means
+    and squared deviations of blocks are joined as by Chan, Golub and LeVeque (1983).
+    """
+    assert len(embeddings), "no training embeddings"
+    rows, mean, squares = 0, np.zeros(1), np.zeros(1)
+    for start in range(0, len(embeddings), ROWS_AT_ONCE):
+        block = embeddings[start : start + ROWS_AT_ONCE].astype(np.float64)
+        block = np.column_stack([np.linalg.norm(block, axis=1), block])  # [n, 1 + D]
+        block_mean = block.mean(axis=0)
+        block -= block_mean
+        apart, total = block_mean - mean, rows + len(block)
+        squares = squares + np.square(block).sum(axis=0) + apart**2 * (rows * len(block) / total)
+        mean = mean + apart * (len(block) / total)
+        rows = total
+    std = np.sqrt(squares / rows)
     return EmbeddingStatistics(
-        rows=len(vectors),
-        norm_mean=round(float(norms.mean()), 6),
-        norm_std=round(float(norms.std()), 6),
-        mean=[round(float(value), 6) for value in vectors.mean(axis=0)],
-        std=[round(float(value), 6) for value in vectors.std(axis=0)],
+        rows=rows,
+        norm_mean=round(float(mean[0]), 6),
+        norm_std=round(float(std[0]), 6),
+        mean=[round(float(value), 6) for value in mean[1:]],
+        std=[round(float(value), 6) for value in std[1:]],
     )
 
 
@@ -120,39 +132,6 @@ def save_checkpoint(
     vocabulary.save(partial)
     (partial / "README.md").write_text(model_card(config), encoding="utf-8")
     replace_folder(partial, folder)
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Puts a finished folder in the place of an older one; what is there is always whole.
-
-    On Linux the two change places in one step, so that a kill at any moment leaves one of them there. Where the file
-    system knows no such step, the older one is moved aside first.
-    """
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if not folder.exists():
-        new.rename(folder)
-        return
-    try:
-        _exchange(new, folder)
-    except OSError:
-        folder.rename(old)
-        new.rename(folder)
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Lets two paths change places at once: renameat2(2) with RENAME_EXCHANGE.
-
-    Raises:
-        OSError: this system or file system cannot.
-    """
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        raise OSError(errno.ENOSYS, "no renameat2 here")
-    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
 
 
 def read_checkpoint_config(folder: str | Path) -> CheckpointConfig:

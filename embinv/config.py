@@ -8,7 +8,7 @@ import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,8 @@ from embinv.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from embinv.data.tokenizer import TextTokenizer
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 class EvaluationSettings(BaseModel):
     """How a checkpoint is measured."""
@@ -34,7 +36,15 @@ class EvaluationSettings(BaseModel):
     steps: int = Field(default=8, gt=0, description="denoising passes from a full mask")
     strategy: Literal["confidence"] = "confidence"
     examples: int = Field(default=10, ge=0, description="originals shown beside what was recovered")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
+
+
+class EvaluationSection(BaseModel):
+    """The `evaluation` section alone: all that a checkpoint leaves open once it is made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
 
 class Config(BaseModel):
@@ -66,8 +76,15 @@ class Config(BaseModel):
 
     @property
     def tokenizer_revision(self) -> str | None:
-        """The hub commit or tag of the decoder's tokenizer."""
-        return self.model.backbone_revision if self.data.tokenizer is None else None
+        """The hub commit or tag of the decoder's tokenizer: that of the model whose own it is."""
+        if self.data.tokenizer is not None:
+            return None
+        return self.encoder.revision if self.model.backbone is None else self.model.backbone_revision
+
+    @property
+    def tokenizer_runs_code(self) -> bool:
+        """Whether code from the tokenizer's repository is run: the word given for an encoder's holds for no other."""
+        return self.data.tokenizer is None and self.model.backbone is None and self.encoder.trust_remote_code
 
     def open_tokenizer(self) -> "TextTokenizer":
         """The decoder's tokenizer.
@@ -77,7 +94,7 @@ class Config(BaseModel):
         """
         from embinv.data.tokenizer import TextTokenizer  # transformers, which reading a config need not wait for
 
-        return TextTokenizer(self.tokenizer, self.tokenizer_revision, self.encoder.trust_remote_code)
+        return TextTokenizer(self.tokenizer, self.tokenizer_revision, self.tokenizer_runs_code)
 
     def pairs_recipe(self, tokenizer: "TextTokenizer") -> PairsRecipe:
         """What pairs made by this config say of themselves; `tokenizer` is that of `open_tokenizer`."""
@@ -126,13 +143,32 @@ def build_config(tree: dict[str, Any], overrides: Sequence[str], where: str) -> 
     Raises:
         ValueError: naming each field that is wrong and its fix.
     """
+    return _validated(Config, tree, overrides, where)
+
+
+def evaluation_settings(tree: dict[str, Any], overrides: Sequence[str], where: str) -> EvaluationSettings:
+    """How to measure a checkpoint that is made; `tree` is the `evaluation` section of its run, or empty.
+
+    Raises:
+        ValueError: an override is of another section, or a field is wrong.
+    """
+    for override in overrides:
+        if not override.startswith("evaluation."):
+            raise ValueError(
+                f"--set {override}: what a checkpoint is was decided when it was made; set evaluation.KEY=VALUE only, "
+                "such as evaluation.rows=200"
+            )
+    return _validated(EvaluationSection, {"evaluation": tree}, overrides, where).evaluation
+
+
+def _validated(kind: type[Model], tree: dict[str, Any], overrides: Sequence[str], where: str) -> Model:
     tree = copy.deepcopy(tree)
     for override in overrides:
         _apply(tree, override)
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
+        lines = [_explain(kind, detail) for detail in error.errors()]
         raise ValueError(f"{where}: " + "; ".join(lines)) from error
 
 
@@ -157,11 +193,11 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _explain(detail: ErrorDetails) -> str:
-    """One sentence for one validation error: where, what, and what to write instead."""
+def _explain(kind: type[BaseModel], detail: ErrorDetails) -> str:
+    """One sentence for one validation error of a `kind`: where, what, and what to write instead."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(detail["loc"][:-1])
+        known = _known_keys(kind, detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.0)
         return f"unknown key {path}; did you mean {'.'.join([*map(str, detail['loc'][:-1]), *near])}?"
     message = detail["msg"].removeprefix("Value error, ")
@@ -170,8 +206,18 @@ def _explain(detail: ErrorDetails) -> str:
     return message if not path or message.startswith(path) else f"{path}: {message} (got {detail['input']!r})"
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Config
+def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand at a location, in a section or in an item of a list."""
+    models = [kind]
     for part in location:
-        model = model.model_fields[str(part)].annotation
-    return list(model.model_fields)
+        fields = [model.model_fields[part] for model in models if isinstance(part, str) and part in model.model_fields]
+        if fields:  # else the place in a list, or pydantic's name for a member of a union
+            models = [model for field in fields for model in _models_in(field.annotation)]
+    return [name for model in models for name in model.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a type is made of: itself, those in a list, those of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -119,6 +119,7 @@ class DiffusionInverter:
                 mask_id=self.config.model.mask_id,
                 steps=steps,
                 generator=torch.Generator(device).manual_seed(seed),
+                other_id=self.vocabulary.other_id,
             )
             state = final_state(STRATEGIES[strategy](self.model, request))
             tokens = self.vocabulary.original(state.tokens.cpu().numpy()).tolist()

@@ -1,6 +1,7 @@
 """report.md: an evaluation for people, from the same values as report.json. Nothing is measured here."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 NAMES = {
@@ -17,24 +18,19 @@ BASELINES = {
 }
 
 
-GROWN = 3  # texts whose recoveries are shown over the run
-
-
-def milestones(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a run's fixed texts were recovered as at its first, middle and last validation.
+def by_validation(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a run's fixed texts were recovered as at each of its validations.
 
     Args:
         rows: of examples.jsonl: step, id, original, recovered.
 
     Returns:
-        At most three of {"step", "texts": [{"id", "original", "recovered"}]}, by step; none if there are no rows.
+        {"step", "texts": [{"id", "original", "recovered"}]} of each validation, by step.
     """
-    steps = sorted({row["step"] for row in rows})
-    chosen = sorted({steps[0], steps[(len(steps) - 1) // 2], steps[-1]}) if steps else []
     fields = ("id", "original", "recovered")
     return [
         {"step": step, "texts": [{key: row[key] for key in fields} for row in rows if row["step"] == step]}
-        for step in chosen
+        for step in sorted({row["step"] for row in rows})
     ]
 
 
@@ -87,27 +83,32 @@ def render(report: dict[str, Any]) -> str:
 
 
 def _growth(recoveries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How the recoveries of a few validation texts grew over the run, and all of them at its last validation."""
+    """Validation texts as they were recovered at the run's last validation, and folded up, each at all of them."""
     if not recoveries:
         return []
     last = recoveries[-1]
     lines = [
         "## While it was learning",
         "",
-        "Validation texts, fixed before the run, recovered from a full mask at some of its validations; the last one "
+        "Validation texts, fixed before the run, recovered from a full mask at each of its validations; the last one "
         "may come after the checkpoint that is measured above.",
         "",
     ]
-    if len(recoveries) > 1:
-        said = [{text["id"]: text["recovered"] for text in moment["texts"]} for moment in recoveries]
-        header = ["original", *(f"step {moment['step']:,}" for moment in recoveries)]
+    final = [[_escape(text["original"]), _escape(text["recovered"])] for text in last["texts"]]
+    lines += [*_markdown_table(["original", f"recovered at step {last['step']:,}"], final), ""]
+    if len(recoveries) == 1:
+        return lines
+    for text in last["texts"]:
         rows = [
-            [_escape(text["original"]), *(_escape(texts[text["id"]]) for texts in said)]
-            for text in last["texts"][:GROWN]
+            [f"{moment['step']:,}", _escape(then["recovered"])]
+            for moment in recoveries
+            for then in moment["texts"]
+            if then["id"] == text["id"]
         ]
-        lines += [*_markdown_table(header, rows), ""]
-    rows = [[_escape(text["original"]), _escape(text["recovered"])] for text in last["texts"]]
-    return [*lines, *_markdown_table(["original", f"recovered at step {last['step']:,}"], rows), ""]
+        summary = escape(" ".join(text["original"].split()), quote=False)
+        lines += ["<details>", f"<summary>{summary}</summary>", "", *_markdown_table(["step", "recovered"], rows), ""]
+        lines += ["</details>", ""]
+    return lines
 
 
 def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:

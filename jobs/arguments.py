@@ -56,8 +56,13 @@ def keep_settings(config: Config, out: Path, job: str) -> None:
 
 def write_json(path: Path, tree: Any) -> None:
     """Writes JSON so that a reader never sees half of it."""
+    write_whole(path, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text so that a reader never sees half of it, and an error leaves what was there."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
@@ -65,12 +70,17 @@ def output_folder(given: str, flag: str = "--out") -> Path:
     """The absolute path of an output folder, which every worker must see under the same name.
 
     Raises:
-        ValueError: it is a URI, or a file.
+        ValueError: it is a URI, a file, or nothing that may be looked at.
     """
     if "://" in given:
         raise ValueError(f"{flag} {given}: give a path on a file system that all workers share, not a URI")
-    path = Path(given).expanduser().resolve()
-    if path.exists() and not path.is_dir():
+    try:
+        path = Path(given).expanduser().resolve()
+        is_file = path.exists() and not path.is_dir()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, or a home that is nobody's
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{flag} {given}: cannot be looked at ({why}); check the path and its permissions") from error
+    if is_file:
         raise ValueError(f"{flag} {given}: is a file; give a folder")
     return path
 

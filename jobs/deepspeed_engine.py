@@ -20,11 +20,13 @@ from embinv.training.optimizer import build_optimizer, set_rate
 from embinv.training.settings import TrainingSettings
 
 TAG = "state"
+BFLOAT16_SUMS = 8  # passes; a sum of n in bfloat16, which has 8 bits, rounds away log2(n) bits of the last gradient
 
 
 def deepspeed_config(settings: TrainingSettings, world: int, universal: bool = False) -> dict[str, Any]:
     """The settings as a DeepSpeed config; `universal` for an engine that starts from a universal checkpoint."""
     zero: dict[str, Any] = {"stage": settings.zero_stage}
+    summed = settings.precision == "bfloat16" and settings.gradient_accumulation > 1
     pinned = settings.device == "cuda"
     if settings.offload_optimizer == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pinned}
@@ -38,11 +40,37 @@ def deepspeed_config(settings: TrainingSettings, world: int, universal: bool = F
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,  # its CPU Adam is compiled where it runs; torch's does the same
         "bf16": {"enabled": settings.precision == "bfloat16"},
+        "data_types": {"grad_accum_dtype": "fp32"} if summed and _sums_in_float32(settings) else {},
         "torch_autocast": {"enabled": settings.precision == "bfloat16-mixed", "dtype": "bfloat16"},
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
+
+
+def require_exact_sums(settings: TrainingSettings) -> None:
+    """Refuses to add up many gradients in bfloat16.
+
+    Raises:
+        ValueError: `gradient_accumulation` is above BFLOAT16_SUMS where DeepSpeed adds up in no other precision.
+    """
+    rounded = settings.precision == "bfloat16" and not _sums_in_float32(settings)
+    if rounded and settings.gradient_accumulation > BFLOAT16_SUMS:
+        raise ValueError(
+            f"training.precision bfloat16 adds up the gradients of {settings.gradient_accumulation} passes "
+            "(training.gradient_accumulation) in bfloat16 with this zero_stage and offload_optimizer, which rounds "
+            f"most of the last ones away; set it to {BFLOAT16_SUMS} at most, or training.precision bfloat16-mixed, or "
+            "training.zero_stage 2 without offload_optimizer or 3"
+        )
+
+
+def _sums_in_float32(settings: TrainingSettings) -> bool:
+    """Whether DeepSpeed can add up a bfloat16 model's gradients in float32.
+
+    Stage 0 refuses it, stage 1 takes another optimizer for it, of which nothing here is known to hold, and stage 2
+    keeps its sums in the weights' precision when they lie in main memory.
+    """
+    return settings.zero_stage == 3 or (settings.zero_stage == 2 and settings.offload_optimizer == "none")
 
 
 def _whole_float32(settings: TrainingSettings) -> bool:

@@ -22,6 +22,7 @@ from jobs.arguments import job_parser, output_folder, run_job, write_json
 from jobs.corpus import make_corpus
 from jobs.encode import make_pairs
 from jobs.evaluate import make_report
+from jobs.outputs import sole_writer
 from jobs.session import ray_session
 from jobs.train import train
 from serve_app.app import AppArgs
@@ -31,8 +32,12 @@ CONFIG = Path(__file__).resolve().parent.parent / "configs" / "minilm.yaml"
 PARTS = ("corpus", "encode", "train", "evaluate", "serve and invert")
 OURS = (
     "texts pairs checkpoint last tensorboard report.json report.md training.png progress.jsonl examples.jsonl "
-    "train.log settings.yaml _run.json http.json"
+    "train.log failures.log settings.yaml _run.json http.json "
+    "mlflow.db mlflow-run.json mlflow-artifacts wandb wandb-run.json"
 ).split()
+UNFINISHED = tuple(f".{name}." for name in OURS)  # .checkpoint.partial, .last.old, .pairs.progress and others
+LEFT = {f"{Path(name).stem}.partial" for name in OURS}  # progress.partial and others
+FAMILIES = ("state-", ".saving-", "mlflow.db-")  # the last: SQLite's journals
 
 
 def run_demo(config: Config, out: Path, console: Console) -> None:
@@ -128,17 +133,22 @@ def start_over(out: Path) -> None:
     """Deletes what a demo leaves in `out`, and nothing else.
 
     Raises:
-        ValueError: the folder holds something that is not a demo's.
+        ValueError: the folder holds something that is not a demo's, or one is at work there.
     """
     if not out.exists():
         return
-    ours = lambda path: path.name in OURS or path.name.startswith(("state-", ".texts.", ".pairs."))  # noqa: E731
-    foreign = [path.name for path in out.iterdir() if not ours(path)]
+    foreign = [path.name for path in out.iterdir() if not is_ours(path.name)]
     if foreign:
         raise ValueError(
             f"--fresh would delete {out}, which holds {foreign[0]} that the demo did not make; move it away"
         )
-    shutil.rmtree(out)
+    with sole_writer(out), sole_writer(out / "texts"), sole_writer(out / "pairs"):  # its jobs lock each their own
+        shutil.rmtree(out)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a demo makes something of this name in its folder, be it only until it is killed."""
+    return name in OURS or name in LEFT or name.startswith((*UNFINISHED, *FAMILIES))
 
 
 def main(argv: list[str] | None = None) -> None:

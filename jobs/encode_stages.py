@@ -54,11 +54,7 @@ class AlignWindow:
         Raises:
             ValueError: one cannot be had.
         """
-        from embinv.data.tokenizer import TextTokenizer
-
-        spec = job.recipe.encoder
-        decoder = TextTokenizer(job.config.tokenizer, trust_remote_code=spec.trust_remote_code)
-        return cls(job.config.data, decoder.fast, open_tokenizer(spec))
+        return cls(job.config.data, job.config.open_tokenizer().fast, open_tokenizer(job.recipe.encoder))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         data = self.data

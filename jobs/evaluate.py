@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from json import loads
 from pathlib import Path
@@ -10,43 +11,58 @@ from typing import Any
 import torch
 import yaml
 
-from embinv.checkpoint import read_checkpoint_config
-from embinv.config import EvaluationSettings, build_config
+from embinv.config import EvaluationSettings, evaluation_settings
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.encoders.base import Encoder, open_encoder
 from embinv.encoders.spec import EncoderSpec
 from embinv.evaluation import evaluate
 from embinv.inverter import load_inverter
-from embinv.report import milestones, render
-from jobs.arguments import job_parser, output_folder, run_job, write_json
+from embinv.report import by_validation, render
+from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
+from jobs.failures import told_plainly
 from jobs.outputs import STATS_FILE
 from jobs.train import RUN_FILE
+from jobs.train_identity import require_finished
 from jobs.train_recorder import EXAMPLES_FILE, read_lines
 
 PROGRESS_EVERY = 5.0  # seconds
+PROBE_BYTES = 1 << 16  # that a report surely takes
 
 
 def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSettings, device: str) -> dict[str, Any]:
     """Measures a checkpoint and writes report.json and report.md into `out`.
 
     Raises:
-        ValueError: checkpoint and data do not belong together, or one of them cannot be read.
+        ValueError: checkpoint and data do not belong together, one of them cannot be read, or `out` not written;
+            all of it is looked at before anything is generated.
     """
     began = time.monotonic()
     torch.set_num_threads(os.cpu_count() or 1)
     inverter = load_inverter(checkpoint, device=device)
     recipe = read_recipe(data)
     require_same_recipe(recipe, inverter.config.pairs, data, f"the checkpoint {checkpoint}")
-    test = read_pairs(data, "test").sample(settings.rows, settings.seed)
+    require_finished(data)
+    test, learnt = read_pairs(data, "test").sample(settings.rows, settings.seed), read_pairs(data, "train")
     if len(test) < 2:
         raise ValueError(
             f"--data {data}: split=test has {len(test)} text; a figure needs at least 2, encode more texts"
         )
+    stats = _read_json(data / STATS_FILE, "make the pairs anew with jobs/encode.py --overwrite")
+    training = inverter.config.training
+    speeds = {"encode": stats["samples_per_second"], "train": training["samples_per_second"]}
+    seconds = {
+        "corpus": stats["corpus"]["seconds"],
+        "encode": stats["seconds"],
+        "train": run_record(checkpoint).get("seconds") or training["seconds"],  # of the whole run, if it is known
+    }
+    recoveries = by_validation(read_lines(checkpoint.parent / EXAMPLES_FILE))
+    with told_plainly(out):
+        _require_writable(out)
     report = evaluate(
         inverter,
         test,
-        read_pairs(data, "train"),
+        learnt,
         _encoder_at_hand(recipe.encoder, device),
         settings.strategy,
         settings.steps,
@@ -54,46 +70,55 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         settings.seed,
         _now_and_then(),
     )
-    stats = loads((data / STATS_FILE).read_text(encoding="utf-8"))
-    training = inverter.config.training
     report = {
         "name": inverter.config.name,
         "encoder": recipe.encoder.model,
         "checkpoint": str(checkpoint),
         "data": str(data),
         **report,
-        "samples_per_second": {
-            "encode": stats["samples_per_second"],
-            "train": training["samples_per_second"],
-            **report["samples_per_second"],
-        },
-        "seconds": {
-            "corpus": stats["corpus"]["seconds"],
-            "encode": stats["seconds"],
-            "train": _training_seconds(checkpoint, training),
-            "evaluate": round(time.monotonic() - began, 2),
-        },
+        "samples_per_second": speeds | report["samples_per_second"],
+        "seconds": seconds | {"evaluate": round(time.monotonic() - began, 2)},
         "training": training,
-        "recoveries": milestones(read_lines(checkpoint.parent / EXAMPLES_FILE)),
+        "recoveries": recoveries,
         "settings": settings.model_dump(mode="json"),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(render(report), encoding="utf-8")
-    write_json(out / "report.json", report)
+    with told_plainly(out):
+        write_whole(out / "report.md", render(report))
+        write_json(out / "report.json", report)
     return report
 
 
-def _training_seconds(checkpoint: Path, training: dict[str, Any]) -> float:
-    """Time of the whole run where its record lies beside the checkpoint; else up to this checkpoint."""
-    record = checkpoint.parent / RUN_FILE
-    whole = loads(record.read_text(encoding="utf-8")).get("seconds") if record.is_file() else None
-    return whole if whole is not None else training["seconds"]
+def run_record(checkpoint: Path) -> dict[str, Any]:
+    """What RUN_FILE says of the run in whose folder a checkpoint lies; nothing where it was moved away from there.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    path = checkpoint.parent / RUN_FILE
+    return _read_json(path, "copy the checkpoint to a folder of its own") if path.is_file() else {}
+
+
+def _read_json(path: Path, way_out: str) -> dict[str, Any]:
+    try:
+        return loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{path}: cannot be read ({why}); {way_out}") from error
+
+
+def _require_writable(out: Path) -> None:
+    """Raises the OSError that writing the report would come to, before minutes are spent on it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out) as probe:
+        probe.write(bytes(PROBE_BYTES))
 
 
 def _encoder_at_hand(spec: EncoderSpec, device: str) -> Encoder | None:
-    """The encoder, or None where its weights cannot be had; the report then says that the cosine is left out."""
+    """The encoder, or None where it cannot be had; the report then says that the cosine is left out."""
     try:
-        return open_encoder(spec, device=device)
+        encoder = open_encoder(spec, device=device)
+        encoder.encode(["a text"])  # a server may be asked for the first time now, and not answer
+        return encoder
     except ValueError as error:
         print(f"the cosine is left out: {error}", flush=True)
         return None
@@ -128,14 +153,14 @@ def main(argv: list[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="override a setting of the run, e.g. evaluation.rows=200 or evaluation.steps=16; repeatable",
+        help="measure otherwise than the run's config says, e.g. evaluation.rows=200, evaluation.steps=16; repeatable",
     )
     arguments = parser.parse_args(argv)
     checkpoint = output_folder(arguments.checkpoint, "--checkpoint")
     data, out = output_folder(arguments.data, "--data"), output_folder(arguments.out)
-    made_by = read_checkpoint_config(checkpoint)
-    tree = {"name": made_by.name, "encoder": made_by.pairs.encoder.model_dump()}
-    settings = build_config(tree, arguments.overrides, "--set").evaluation
+    made_by = run_record(checkpoint).get("config", {}).get("evaluation", {})
+    where = "--set" if arguments.overrides else str(checkpoint.parent / RUN_FILE)
+    settings = evaluation_settings(made_by, arguments.overrides, where)
     print(f"# evaluate: checkpoint={checkpoint}, data={data}, out={out}")
     print(yaml.safe_dump({"evaluation": settings.model_dump(mode="json")}, sort_keys=False), flush=True)
     report = make_report(checkpoint, data, out, settings, arguments.device)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from embinv.data.folders import replace_folder
 from jobs.arguments import SETTINGS_FILE
 from jobs.rejects import FOLDER
 
@@ -42,18 +43,13 @@ def delete_ours(out: Path, ours: Callable[[Path], bool]) -> None:
 
 
 def put_in_place(new: Path, out: Path, ours: Callable[[Path], bool]) -> None:
-    """Puts a finished folder where an older one of ours may be, which is deleted when the new one is there.
+    """Puts a finished folder where an older one of ours may be; one of them is there whenever a kill comes.
 
     Raises:
         ValueError: the older one holds what the job did not make.
     """
     require_ours(out, ours)
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(new, out)
 
 
 def require_siblings(out: Path) -> None:

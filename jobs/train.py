@@ -5,14 +5,12 @@ goes on from the last whole one, and so does `--resume`. `DIR/checkpoint` holds 
 newest.
 """
 
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +33,16 @@ from jobs.arguments import (
     run_job,
     write_json,
 )
+from jobs.deepspeed_engine import require_exact_sums
 from jobs.encode import recipe_of
 from jobs.failures import told_plainly
 from jobs.follow import followed
 from jobs.outputs import sole_writer
 from jobs.session import ray_session
-from jobs.train_identity import require_same_run, run_fingerprint
+from jobs.train_identity import identity_of, read_record, require_finished, require_same_run, run_fingerprint
+from jobs.train_places import Waiting, require_places, resources_of
 from jobs.train_recorder import LOG_FILE
-from jobs.train_state import RAY_S_LIST, newest_run_state
+from jobs.train_state import DAMAGED, SAVES, newest_run_state
 from jobs.train_trainer import Trainer
 from jobs.train_verdict import NoSecondTry, verdict
 from jobs.train_worker import Task, train_worker
@@ -59,35 +59,40 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
         KeyboardInterrupt: Ctrl-C; the workers have ended.
     """
     require_trackers(config.training.trackers)
+    require_exact_sums(config.training)
     recipe = read_recipe(data)
     require_same_recipe(recipe, recipe_of(config), data, "the config")
+    require_finished(data)
+    pairs = identity_of(data)
     with told_plainly(out), sole_writer(out):
-        return _train_or_go_on(config, data, out, resume)
+        return _train_or_go_on(config, data, pairs, out, resume)
 
 
-def _train_or_go_on(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]:
+def _train_or_go_on(config: Config, data: Path, pairs: dict[str, Any], out: Path, resume: bool) -> dict[str, Any]:
     """Trains from where an earlier sitting of the same run got to."""
     fingerprint = run_fingerprint(config, data)
     run_path = out / RUN_FILE
-    if run_path.is_file():
-        record = loads(run_path.read_text(encoding="utf-8"))
-        require_same_run(record, config, data, out, resume)
+    if _holds_weights(out):  # else nothing is lost by other settings: a mistake in them ended the run before it began
+        if not run_path.is_file():
+            raise ValueError(f"--out {out}: holds a checkpoint of another origin; choose another folder")
+        record = read_record(run_path)
+        require_same_run(record, config, data, pairs, out, resume)
         if record["finished"] is not None:
             print(f"{out}: all done before, {record['steps']:,} steps")
             return record
-    elif (out / "checkpoint").exists() or (out / "last").exists():
-        raise ValueError(f"--out {out}: holds a checkpoint of another origin; choose another folder")
+    require_places(config.training)
     keep_settings(config, out, "train")
     record = {
         "fingerprint": fingerprint,
         "data": str(data),
+        "pairs": pairs,
         "config": config.model_dump(mode="json"),
         "finished": None,
         "steps": 0,
     }
     write_json(run_path, record)
     storage = out / f"state-{fingerprint}"
-    (storage / RAY_S_LIST).unlink(missing_ok=True)
+    storage.mkdir(exist_ok=True)
     began = time.monotonic()
     _fit(config, data, out, storage)
     record |= _summary(newest_run_state(storage)) | {"seconds_with_start": round(time.monotonic() - began, 2)}
@@ -95,29 +100,30 @@ def _train_or_go_on(config: Config, data: Path, out: Path, resume: bool) -> dict
     return record
 
 
+def _holds_weights(out: Path) -> bool:
+    """Whether a run has left something in its folder that must not be mixed with another's."""
+    saves = (path for kind in (SAVES, f"{DAMAGED}*") for path in out.glob(f"state-*/{kind}"))
+    return (out / "checkpoint").exists() or (out / "last").exists() or any(saves)
+
+
 def _fit(config: Config, data: Path, out: Path, storage: Path) -> None:
     """Runs the workers to the end of the run, and shows its log meanwhile."""
     settings = config.training
-    cuda = settings.device == "cuda"
-    threads = settings.threads or (1 if cuda else max(1, (os.cpu_count() or 1) // settings.workers))
+    cuda, log, resources = settings.device == "cuda", out / LOG_FILE, resources_of(settings)
     trainer = Trainer(
         train_worker,
-        train_loop_config=vars(Task(config.model_dump(mode="json"), str(data), str(out), str(storage), threads)),
+        train_loop_config=vars(Task(config.model_dump(mode="json"), str(data), str(out), str(storage))),
         torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=settings.workers,
-            use_gpu=cuda,
-            resources_per_worker={"CPU": 1, "GPU": 1} if cuda else {"CPU": 1},
-        ),
+        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=cuda, resources_per_worker=resources),
         run_config=RunConfig(
             name=storage.name,
             storage_path=str(storage.parent),
             failure_config=FailureConfig(max_failures=settings.max_failures),
-            callbacks=[NoSecondTry(out / LOG_FILE)],
+            callbacks=[NoSecondTry(log), Waiting(log, settings.workers, resources)],  # type: ignore[list-item]
         ),
     )
     try:
-        with _interruptible(), followed(out / LOG_FILE):
+        with _interruptible(), followed(log):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise verdict(error, out) from error
@@ -165,6 +171,9 @@ def main(argv: list[str] | None = None) -> None:
         "A run that was stopped, in whatever way, goes on with the same command and --resume, and comes to the same\n"
         "end as one that never stopped. What may change meanwhile is what it is computed on: the number of workers,\n"
         "training.gradient_accumulation, compile, activation_checkpointing, offloading, max_failures, max_skipped.\n"
+        "Texts, times and masks of a step stay the same with them, so the end is the same up to the noise of sums in\n"
+        "another order; dropout alone is drawn anew. Only a run by training.max_steps can be repeated: how many steps\n"
+        "--minutes are depends on the machine, and so does the learning rate of each.\n"
         "A run that is finished stays so: its learning rate has gone down to zero by the end of its --minutes or\n"
         "training.max_steps, so a longer one is another run, in another folder.\n\n"
         "exit codes: 0 done, 1 the run went wrong, 2 a mistake that the message tells how to mend, 130 Ctrl-C\n\n"

@@ -1,19 +1,24 @@
-"""Which settings make a run what it is, and which may change between two sittings of it.
+"""Which settings and pairs make a run what it is, and which settings may change between two sittings of it.
 
 What a run learns follows from its data and from all settings but those in FREE, which only say on what it is computed.
 """
 
 import hashlib
-from json import dumps
+import zlib
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from embinv.config import Config
+from jobs.outputs import SUCCESS_FILE
+from jobs.shards import read_ids
 
-# The order of the data depends on training.batch_size alone, over all workers and passes. Times and masks are drawn by
-# each worker for itself, so a run whose workers changed is another sample of the same training.
+# Which texts a step takes, its times and its masks depend on training.seed and training.batch_size alone, whatever the
+# number of workers and passes: with others of those, the same sums are made in another order, and the run agrees to the
+# noise of that. Dropout alone is drawn by each worker for itself.
 FREE = frozenset(
     {
         "workers",
@@ -29,6 +34,8 @@ FREE = frozenset(
     }
 )
 OTHER_JOBS = frozenset({"evaluation", "encoding"})
+LEARNT_FROM = ("train", "validation")  # the latter says which checkpoint is the best, and when to stop early
+RECORDED = frozenset({"fingerprint", "data", "pairs", "config", "finished", "steps"})
 
 
 def run_fingerprint(config: Config, data: Path) -> str:
@@ -36,13 +43,53 @@ def run_fingerprint(config: Config, data: Path) -> str:
     return hashlib.sha256(dumps([_learnt_from(config), str(data)], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def require_same_run(record: dict[str, Any], config: Config, data: Path, out: Path, resume: bool) -> None:
-    """Refuses to go on with other settings, or without being told to.
+def require_finished(data: Path) -> None:
+    """Refuses pairs of which more are to come.
+
+    Raises:
+        ValueError: the encode job has not come to its end.
+    """
+    if not (data / SUCCESS_FILE).is_file():
+        raise ValueError(
+            f"--data {data}: encoding has not finished there (no {SUCCESS_FILE}); run the same jobs/encode.py command "
+            "again"
+        )
+
+
+def identity_of(data: Path) -> dict[str, Any]:
+    """Which texts the pairs are of: `split.rows` and `split.ids`, a checksum of ids that are hashes of the texts."""
+    found: dict[str, Any] = {}
+    for split in LEARNT_FROM:
+        ids = np.sort(read_ids(sorted(data.glob(f"split={split}/*.parquet"))))
+        found |= {f"{split}.rows": len(ids), f"{split}.ids": f"{zlib.crc32(ids.tobytes()):08x}"}
+    return found
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run's `_run.json` holds.
+
+    Raises:
+        ValueError: it is damaged, or of another version.
+    """
+    try:
+        record = loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}); put it back from a backup, or choose another --out") from error
+    if not isinstance(record, dict) or not record.keys() >= RECORDED:
+        raise ValueError(f"{path}: is damaged or of another version; choose another --out")
+    return record
+
+
+def require_same_run(
+    record: dict[str, Any], config: Config, data: Path, pairs: dict[str, Any], out: Path, resume: bool
+) -> None:
+    """Refuses to go on with other settings or pairs, or without being told to.
 
     Args:
         record: what the run's `_run.json` holds.
         config: of now.
-        data: pairs of now.
+        data: folder of the pairs of now.
+        pairs: their identity.
         out: the run's folder, for the message.
         resume: whether going on was asked for.
 
@@ -62,6 +109,13 @@ def require_same_run(record: dict[str, Any], config: Config, data: Path, out: Pa
             differing.append(f"--data: {record['data']} != {data}")
         why = f" ({'; '.join(differing)})" if differing else ""
         raise ValueError(f"--out {out}: holds a run with other settings{why}; choose another folder")
+    if record["pairs"] != pairs:
+        before = record["pairs"]
+        differing = [f"{key}: {before.get(key)} != {pairs[key]}" for key in pairs if before.get(key) != pairs[key]]
+        raise ValueError(
+            f"--data {data}: holds other pairs than the run in {out} learns from ({'; '.join(differing)}); put those "
+            "back, or choose another --out"
+        )
     if not resume:
         raise ValueError(f"--out {out}: holds this very run; add --resume to go on with it, or choose another folder")
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from json import dumps, loads
 from pathlib import Path
@@ -147,8 +148,6 @@ class Recorder:
         rows = [(str(example.id), example.original, example.recovered) for example in examples]
         self.trackers.table(state.step, "examples", ("id", "original", "recovered from its vector alone"), rows)
         self.trackers.picture(state.step, "training", plot)
-        if event.last:
-            self.close(finished=True)
 
     def close(self, finished: bool) -> None:
         """Ends what is shown elsewhere; `finished` says whether the run came to its end."""
@@ -156,8 +155,8 @@ class Recorder:
 
     def _examples(self, model: MaskedDenoiser, step: int) -> list[Example]:
         """The fixed texts as they are recovered now, in the log and in EXAMPLES_FILE."""
-        steps, mask_id = self.config.training.validation_steps, model.config.mask_id
-        examples = recover_examples(model, self.validation, self._read, mask_id, steps, self.device)
+        steps, mask_id, other_id = self.config.training.validation_steps, model.config.mask_id, self.vocabulary.other_id
+        examples = recover_examples(model, self.validation, self._read, mask_id, steps, self.device, other_id)
         for place, example in enumerate(examples, start=1):
             self.say(f"  {place}. was   {shortened(example.original)}\n     read  {shortened(example.recovered)}")
         add_lines(self.out / EXAMPLES_FILE, [{"step": step, **asdict(example)} for example in examples])
@@ -213,9 +212,16 @@ def add_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole JSON lines of a file; one that a crash cut short is left out, and so is a file that is not there."""
+    """The whole JSON lines of a file; others are left out, and so is a file that is not there.
+
+    A crash cuts the last line short, and a power cut can leave a file of its right size with zeros in it.
+    """
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
-    return [loads(line) for line in lines]
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        with suppress(ValueError):
+            rows.append(loads(line))
+    return rows
 
 
 def forget_after(path: Path, step: int) -> None:

@@ -8,32 +8,34 @@
         manifest-<rank>.json   what each worker wrote, with checksums
         complete          all workers had written all of it
       damaged-step-...    a save that was complete once and is not what was written any more; for a person to look at
+      .saving-...         what one worker is writing: its share of the next save
 
-Which save to go on from follows from the folders alone. Ray Train keeps a list of its own, which it overwrites in
-place, so that a full disk or a kill leaves half a list: it is deleted before each sitting.
+Which save to go on from follows from the folders alone. Ray Train's reports are not used: they would copy each share
+from a temporary folder of the node, which has to hold it too, and keep a list of saves that a full disk or a kill
+leaves half written.
 """
 
-import errno
+import os
 import shutil
 from datetime import datetime
 from json import loads
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from embinv.training.ema import EMA
 from embinv.training.loop import RunState
 from jobs.arguments import write_json
 from jobs.deepspeed_engine import TAG, DeepSpeedEngine
+from jobs.train_disk import disk_errors_by_name
 from jobs.train_manifest import fault_of, read_manifest, write_manifest
 
 KEPT = 2  # saves
 COMPLETE = "complete"
 SAVES = "step-*"
 DAMAGED = "damaged-"
-RAY_S_LIST = "checkpoint_manager_snapshot.json"
+SAVING = ".saving-"
 RUN_STATE = "run.json"
 EMA_FILE = "ema.safetensors"
 
@@ -46,6 +48,7 @@ class Saved(NamedTuple):
         step: steps made.
         world: workers that made it.
         batch_size: texts in each of those steps, over all workers.
+        precision: of those steps, which may have been found by what the hardware has.
         partitioned: each worker wrote a part of the optimizer, which only as many workers can read as it is.
     """
 
@@ -53,6 +56,7 @@ class Saved(NamedTuple):
     step: int
     world: int
     batch_size: int
+    precision: str
     partitioned: bool
 
 
@@ -70,20 +74,22 @@ def keep(folder: Path, engine: DeepSpeedEngine, ema: EMA, state: RunState) -> No
     Raises:
         OSError: it cannot be written.
     """
-    try:
+    with disk_errors_by_name(folder):
         engine.save(folder)
         if engine.rank == 0:
             average = {name: weight.detach().contiguous() for name, weight in ema.model.named_parameters()}
             save_file(average, folder / EMA_FILE)
-            tree = {**state.as_dict(), "ema_updates": ema.updates, "batch_size": engine.settings.texts_per_step}
-            write_json(folder / RUN_STATE, tree)
-    except (RuntimeError, SafetensorError) as error:
-        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error) or "(os error" in str(error):
-            # torch.save and safetensors do not say which error of the disk it was
-            full = shutil.disk_usage(folder).free < 1 << 20
-            raise OSError(*((errno.ENOSPC, "No space left on device") if full else (errno.EIO, str(error)))) from error
-        raise
+            as_begun = {"batch_size": engine.settings.texts_per_step, "precision": engine.settings.precision}
+            write_json(folder / RUN_STATE, {**state.as_dict(), "ema_updates": ema.updates, **as_begun})
     write_manifest(folder, engine.rank, engine.world, state.step)
+
+
+def hand_in(share: Path, storage: Path, name: str) -> None:
+    """Moves what one worker wrote, below `storage`, into the save that all of them make together."""
+    for path in [path for path in share.rglob("*") if path.is_file()]:
+        place = storage / name / path.relative_to(share)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
 
 
 def complete(storage: Path, name: str) -> None:
@@ -99,12 +105,14 @@ def complete(storage: Path, name: str) -> None:
 def newest_whole(storage: Path) -> tuple[Saved | None, list[str]]:
     """The save to go on from, and sentences about those that cannot be used.
 
-    A save that was being written when the run stopped is deleted. One that was complete and is not any more is set
+    What was being written when the run stopped is deleted. A save that was complete and is not any more is set
     aside, and the one before it taken.
 
     Raises:
         ValueError: there were complete saves, and none of them is whole now.
     """
+    for share in storage.glob(f"{SAVING}*"):
+        shutil.rmtree(share, ignore_errors=True)
     told: list[str] = []
     damaged: dict[Path, str] = {}
     for folder in _saves(storage):
@@ -131,9 +139,9 @@ def newest_whole(storage: Path) -> tuple[Saved | None, list[str]]:
 def read_saved(folder: Path) -> Saved:
     """Describes a whole save."""
     manifest = read_manifest(folder)
-    batch_size = loads((folder / RUN_STATE).read_text(encoding="utf-8"))["batch_size"]
+    tree = loads((folder / RUN_STATE).read_text(encoding="utf-8"))
     partitioned = any((folder / TAG).glob("*zero_pp_rank_*_optim_states.pt"))
-    return Saved(folder, manifest["step"], manifest["world"], batch_size, partitioned)
+    return Saved(folder, manifest["step"], manifest["world"], tree["batch_size"], tree["precision"], partitioned)
 
 
 def newest_run_state(storage: Path) -> dict[str, Any]:
@@ -153,7 +161,7 @@ def restore(saved: Saved, engine: DeepSpeedEngine, ema: EMA, universal: Path | N
     engine.load(saved.folder if universal is None else universal, universal is not None)
     tree = loads((saved.folder / RUN_STATE).read_text(encoding="utf-8"))
     ema.updates = tree.pop("ema_updates")
-    del tree["batch_size"]
+    del tree["batch_size"], tree["precision"]
     ema.model.load_state_dict(load_file(saved.folder / EMA_FILE, device=str(engine.device)), strict=True)
     return RunState(**tree)
 

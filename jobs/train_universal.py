@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from jobs.deepspeed_engine import TAG
+from jobs.train_disk import disk_errors_by_name
 
 UNIVERSAL = ".universal"
 
@@ -21,6 +22,9 @@ def make_universal(saved: Path, storage: Path, device: str) -> None:
         saved: the save, with what DeepSpeed wrote in `saved`/state.
         storage: folder that all workers see.
         device: training.device.
+
+    Raises:
+        OSError: it cannot be written.
     """
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -29,7 +33,7 @@ def make_universal(saved: Path, storage: Path, device: str) -> None:
     forget_universal(storage)
     folder = storage / UNIVERSAL
     folder.mkdir()
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every step it takes
+    with disk_errors_by_name(folder), contextlib.redirect_stdout(io.StringIO()):  # it tells of every step it takes
         ds_to_universal.main(
             Namespace(
                 input_folder=str(saved / TAG),

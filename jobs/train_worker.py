@@ -1,6 +1,9 @@
 """One training process: reads the pairs, makes the model, goes on from the last whole save, and runs the loop."""
 
+import os
 import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,6 @@ from typing import Any
 import numpy as np
 import ray.train
 import torch
-from ray.train import Checkpoint
 from ray.train.collective import barrier, broadcast_from_rank_zero
 
 from embinv.config import Config
@@ -20,15 +22,26 @@ from embinv.models.build import new_denoiser
 from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.mdlm import count_parameters
 from embinv.training.ema import EMA
-from embinv.training.loop import RunState, TokenIds, Validated, run
+from embinv.training.loop import Progress, RunState, TokenIds, Validated, run
 from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
 from jobs.arguments import RunStopped
 from jobs.batch_size import resolved
 from jobs.deepspeed_engine import DeepSpeedEngine
 from jobs.train_recorder import Recorder
-from jobs.train_state import Saved, complete, keep, newest_whole, read_saved, restore, save_name
+from jobs.train_state import (
+    SAVING,
+    Saved,
+    complete,
+    hand_in,
+    keep,
+    newest_whole,
+    read_saved,
+    restore,
+    save_name,
+)
 from jobs.train_universal import UNIVERSAL, forget_universal, make_universal
+from jobs.train_verdict import FAILURES_FILE, note_failure
 
 
 @dataclass(frozen=True)
@@ -39,19 +52,23 @@ class Task:
     data: str
     out: str
     storage: str  # where the run's state lies; all workers see it
-    threads: int
 
 
 def train_worker(task: dict[str, Any]) -> None:
-    """Runs on every worker."""
-    _train(Task(**task))
+    """Runs on every worker; what it fails of is told to Ray, which keeps no traceback, and noted in a file."""
+    told = Task(**task)
+    try:
+        _train(told)
+    except Exception as error:
+        with suppress(OSError):  # the disk may be what it failed of
+            note_failure(Path(told.out) / FAILURES_FILE, torch.distributed.get_rank(), error)
+        raise
 
 
 def _train(task: Task) -> None:
-    torch.set_num_threads(task.threads)
     config = Config.model_validate(task.config)
-    precision = resolve_precision(config.training.precision, config.training.device)
-    settings = config.training.model_copy(update={"precision": precision})
+    settings = config.training
+    torch.set_num_threads(settings.threads or _threads(settings.device))
     recipe = read_recipe(task.data)
     tokenizer = config.open_tokenizer()
     training = read_pairs(task.data, "train")
@@ -67,6 +84,7 @@ def _train(task: Task) -> None:
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     saved, universal, told = _where_to_go_on(Path(task.storage), rank, world, settings.device)
+    settings = with_one_precision(settings, saved)
     settings = resolved(settings, model, len(training)) if saved is None else _same_batch(settings, saved)
     engine = DeepSpeedEngine(model, settings, universal is not None)
     ema.model.to(engine.device)
@@ -85,26 +103,86 @@ def _train(task: Task) -> None:
         )
         if len(finite) < len(training):
             told.append(f"{len(training) - len(finite):,} of the vectors are not finite; their steps are skipped")
-        begins = _introduction(state, saved, engine, ema, training, vocabulary, task)
+        begins = _introduction(state, saved, engine, ema, training, vocabulary)
         for sentence in (*told, begins, recorder.yardstick):
             recorder.say(sentence)
     eos_id, pad_id = vocabulary.compact(np.asarray([recipe.eos_id, recipe.pad_id])).tolist()
-    ids = TokenIds(model.config.mask_id, eos_id, pad_id)
+    ids = TokenIds(model.config.mask_id, eos_id, pad_id, vocabulary.other_id)
+    events = run(engine, ema, training, validation, ids, settings, state)
     try:
-        for event in run(engine, ema, training, validation, ids, settings, state):
-            if isinstance(event, Validated):
-                if recorder is not None:
-                    recorder.validated(event, ema, state)
-                _save(Path(task.storage), engine, ema, state, event)
-            elif recorder is not None:
-                recorder.progress(event)
+        record(events, recorder, ema, state, lambda: _save(Path(task.storage), engine, ema, state))
     except ValueError as error:
-        if recorder is not None:
-            recorder.close(finished=False)
         if state.skipped_in_a_row < settings.max_skipped:
             raise
         kept = f"{task.out}/checkpoint and {task.out}/last are from before and can be used"
         raise RunStopped(f"{error}; {kept}" if state.validations else str(error)) from error
+
+
+def record(
+    events: Iterable[Progress | Validated],
+    recorder: Recorder | None,
+    ema: EMA,
+    state: RunState,
+    save: Callable[[], None],
+) -> None:
+    """Notes what happens until nothing more does, which is at once where the run was finished before.
+
+    Args:
+        events: of the loop.
+        recorder: rank 0's.
+        ema: what is validated.
+        state: of the run.
+        save: keeps the run's state; every worker must call it at each validation.
+
+    Raises:
+        ValueError: the loop's; the recorder is closed then too.
+    """
+    try:
+        for event in events:
+            if isinstance(event, Validated):
+                if recorder is not None:
+                    recorder.validated(event, ema, state)
+                save()
+            elif recorder is not None:
+                recorder.progress(event)
+    except ValueError:
+        if recorder is not None:
+            recorder.close(finished=False)
+        raise
+    if recorder is not None:
+        recorder.close(finished=True)
+
+
+def with_one_precision(settings: TrainingSettings, saved: Saved | None) -> TrainingSettings:
+    """The settings with what `precision: auto` means for the whole run: what rank 0 decided at its beginning.
+
+    Every worker must call it.
+
+    Args:
+        settings: the config's.
+        saved: what the run goes on from.
+
+    Raises:
+        ValueError: the run's bfloat16 would be emulated here, several times slower.
+    """
+    if settings.precision != "auto":
+        return settings
+    here = resolve_precision("auto", settings.device)
+    decided = broadcast_from_rank_zero(here) if saved is None else saved.precision
+    if decided != "float32" and here == "float32":
+        raise ValueError(
+            f"this run is in {decided} (training.precision auto, as its first worker found it), which a machine here "
+            "does not multiply in; run it on machines that do, or set training.precision float32 and choose another "
+            "--out"
+        )
+    return settings.model_copy(update={"precision": decided})
+
+
+def _threads(device: str) -> int:
+    """A worker's share of its node's cores; on a GPU there is little for them to do."""
+    if device == "cuda":
+        return 1
+    return max(1, (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size())
 
 
 def _introduction(
@@ -114,7 +192,6 @@ def _introduction(
     ema: EMA,
     training: Pairs,
     vocabulary: Vocabulary,
-    task: Task,
 ) -> str:
     """The first line of a sitting: where the run stands, and on what it is computed."""
     where = f"going on from step {state.step:,}" if state.step else f"{len(training):,} texts to learn from"
@@ -124,17 +201,16 @@ def _introduction(
     return (
         f"{where}; {vocabulary.size:,} of {vocabulary.full_size:,} tokens; {counts['total']:,} parameters, "
         f"{counts['non_embedding']:,} of them not in token embedding or head; {engine.world} worker(s), "
-        f"ZeRO-{engine.settings.zero_stage}, {engine.settings.precision}, {task.threads} thread(s)"
+        f"ZeRO-{engine.settings.zero_stage}, {engine.settings.precision}, {torch.get_num_threads()} thread(s)"
     )
 
 
-def _save(storage: Path, engine: DeepSpeedEngine, ema: EMA, state: RunState, event: Validated) -> None:
-    """Every worker writes its share; Ray Train puts them into one folder."""
-    name = save_name(state.step)
-    with tempfile.TemporaryDirectory() as folder:
-        keep(Path(folder), engine, ema, state)
-        metrics = {"step": state.step, "seconds": state.seconds, **event.figures.as_row()}
-        ray.train.report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=name)  # rank 0's name
+def _save(storage: Path, engine: DeepSpeedEngine, ema: EMA, state: RunState) -> None:
+    """Every worker writes its share beside the saves, on their disk, and moves it into the one of all."""
+    name = broadcast_from_rank_zero(save_name(state.step))
+    with tempfile.TemporaryDirectory(dir=storage, prefix=SAVING, ignore_cleanup_errors=True) as share:
+        keep(Path(share), engine, ema, state)
+        hand_in(Path(share), storage, name)
     barrier()
     if engine.rank == 0:
         complete(storage, name)

@@ -1,6 +1,6 @@
 import json
 import shutil
-from pathlib import Path
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from embinv.checkpoint import (
     embedding_statistics,
     load_checkpoint,
     read_checkpoint_config,
-    replace_folder,
     save_checkpoint,
 )
 from embinv.data.tokenizer import TextTokenizer
@@ -294,34 +293,25 @@ def test_statistics_equal_numpys():
     assert found.std == pytest.approx(stored.std(axis=0).tolist(), abs=2e-6)
 
 
-def folder_of(path, content):
-    path.mkdir()
-    (path / "file").write_text(content)
-    return path
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 30])
+def test_statistics_of_blocks_equal_those_of_the_whole(monkeypatch, rows):
+    vectors = (5 + unit_vectors(rows, 16) * np.linspace(0.5, 2, rows)[:, None]).astype(np.float16)
+    monkeypatch.setattr(embinv.checkpoint, "ROWS_AT_ONCE", 8)
+    found, stored = embedding_statistics(vectors), vectors.astype(np.float64)
+    assert found.rows == rows
+    norms = np.linalg.norm(stored, axis=1)
+    assert (found.norm_mean, found.norm_std) == pytest.approx((norms.mean(), norms.std()), abs=1e-6)
+    assert found.mean == pytest.approx(stored.mean(axis=0).tolist(), abs=1e-6)
+    assert found.std == pytest.approx(stored.std(axis=0).tolist(), abs=1e-6)
 
 
-def test_a_folder_changes_places_in_one_step_and_is_never_absent(tmp_path, monkeypatch):
-    new, folder = folder_of(tmp_path / "new", "new"), folder_of(tmp_path / "folder", "old")
-
-    def moved(*_):
-        raise AssertionError("moved in two steps, between which nothing is there")
-
-    monkeypatch.setattr(Path, "rename", moved)
-    replace_folder(new, folder)
-    assert [(path.name, (path / "file").read_text()) for path in tmp_path.iterdir()] == [("folder", "new")]
-
-
-def test_a_folder_is_replaced_where_the_file_system_knows_no_exchange(tmp_path, monkeypatch):
-    new, folder = folder_of(tmp_path / "new", "new"), folder_of(tmp_path / "folder", "old")
-
-    def unknown(*_):
-        raise OSError(22, "Invalid argument")
-
-    monkeypatch.setattr(embinv.checkpoint, "_exchange", unknown)
-    replace_folder(new, folder)
-    assert [(path.name, (path / "file").read_text()) for path in tmp_path.iterdir()] == [("folder", "new")]
-
-
-def test_a_first_folder_is_put_in_place(tmp_path):
-    replace_folder(folder_of(tmp_path / "new", "new"), tmp_path / "folder")
-    assert [(path.name, (path / "file").read_text()) for path in tmp_path.iterdir()] == [("folder", "new")]
+def test_statistics_take_no_copy_of_the_matrix(monkeypatch):
+    monkeypatch.setattr(embinv.checkpoint, "ROWS_AT_ONCE", 256)
+    vectors = unit_vectors(40_000, 32).astype(np.float16)
+    tracemalloc.start()
+    try:
+        embedding_statistics(vectors)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 10_000 < peak < vectors.nbytes / 4

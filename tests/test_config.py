@@ -2,9 +2,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from embinv.config import Config, build_config, load_config
-from embinv.data.settings import TextSource
+import embinv.data.tokenizer
+from embinv.config import Config, _known_keys, build_config, evaluation_settings, load_config
+from embinv.data.settings import DataSettings, TextSource
+from embinv.training.settings import TrainingSettings
 
 
 def minimal(**sections):
@@ -54,6 +57,37 @@ def test_unknown_key_is_refused_with_its_path_and_the_nearest_known_key(tmp_path
     assert f"unknown key {key}; did you mean {near}" in message
     assert str(tmp_path / "config.yaml") in message
     assert f"unknown key {key}; did you mean {near}" in refusal(build_config, minimal(), [f"{key}=1"], "--set")
+
+
+def test_unknown_key_in_a_source_is_refused_with_its_place(tmp_path):
+    tree = minimal(data={"sources": ["a.txt", {"path": "b.txt", "lagn": "de"}]})
+    assert "unknown key data.sources.1.lagn; did you mean data.sources.1.lang?" in refusal(
+        load_config, file(tmp_path, tree)
+    )
+    assert "data.sources.0.path is missing" in refusal(build_config, minimal(), ["data.sources=[{lang: de}]"], "here")
+
+
+class Nested(BaseModel):
+    """Models at all the places that a type has for them."""
+
+    maybe: DataSettings | None = None
+    either: DataSettings | TrainingSettings | int = 0
+    named: dict[str, list[TextSource]] = {}
+
+
+@pytest.mark.parametrize(
+    ("location", "key"),
+    [
+        ((), "maybe"),
+        (("maybe",), "seq_len"),
+        (("maybe", "sources", 3), "lang"),
+        (("either", "TrainingSettings"), "max_steps"),
+        (("named", "some name", 0), "path"),
+    ],
+)
+def test_known_keys_are_found_in_lists_unions_and_mappings(location, key):
+    assert key in _known_keys(Nested, location)
+    assert _known_keys(Nested, ("named", "x", 0)) == list(TextSource.model_fields)
 
 
 def test_every_wrong_field_is_named_at_once(tmp_path):
@@ -195,6 +229,46 @@ def test_tokenizer_is_the_backbones_if_the_model_starts_from_one():
 def test_tokenizer_is_the_encoders_unless_the_data_name_one():
     assert build_config(minimal(), [], "here").tokenizer == "someone/encoder"
     assert build_config(minimal(), ["data.tokenizer=other/one"], "here").tokenizer == "other/one"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "opened"),
+    [
+        ([], ("someone/encoder", "v2", True)),
+        (["encoder.trust_remote_code=false"], ("someone/encoder", "v2", False)),
+        (["data.tokenizer=other/one"], ("other/one", None, False)),
+        (["model.backbone=some/bert", "model.backbone_revision=v1"], ("some/bert", "v1", False)),
+        (["model.backbone=some/bert"], ("some/bert", None, False)),
+    ],
+)
+def test_tokenizer_is_opened_at_its_own_revision_and_runs_code_only_where_the_encoders_may(
+    monkeypatch, overrides, opened
+):
+    encoder = {"model": "someone/encoder", "dim": 16, "revision": "v2", "trust_remote_code": True}
+    monkeypatch.setattr(embinv.data.tokenizer, "TextTokenizer", lambda *arguments: arguments)
+    assert build_config(minimal(encoder=encoder), overrides, "here").open_tokenizer() == opened
+
+
+@pytest.mark.parametrize("setting", ["data.seed", "evaluation.seed"])
+def test_seed_below_zero_is_refused(setting):
+    assert f"{setting}: " in refusal(build_config, minimal(), [f"{setting}=-1"], "here")
+
+
+def test_evaluation_alone_can_be_set_for_a_checkpoint():
+    settings = evaluation_settings({"rows": 500, "steps": 4}, ["evaluation.steps=16"], "here")
+    assert (settings.rows, settings.steps, settings.seed) == (500, 16, 0)
+    assert evaluation_settings({}, [], "here").rows == 1000
+
+
+@pytest.mark.parametrize("override", ["model.size=large", "name=other", "evaluation=5", "data.tokenizer=x"])
+def test_other_sections_mean_nothing_for_a_checkpoint_and_are_refused(override):
+    message = refusal(evaluation_settings, {}, [override], "here")
+    assert message.startswith(f"--set {override}: ") and "set evaluation.KEY=VALUE only" in message
+
+
+def test_wrong_key_of_an_evaluation_is_named_with_the_nearest():
+    message = refusal(evaluation_settings, {"rwos": 5}, [], "_run.json")
+    assert message == "_run.json: unknown key evaluation.rwos; did you mean evaluation.rows?"
 
 
 def test_tree_that_is_given_is_left_as_it_is():

@@ -64,11 +64,14 @@ def test_confidence_is_the_geometric_mean_over_the_text_and_its_end(made):
         assert inversion.token_confidence == pytest.approx(sure[: len(inversion.token_ids)], rel=1e-5)
 
 
-def test_unknown_token_comes_back_as_the_tokenizers_unknown_one(made):
+def test_what_stands_for_tokens_left_out_of_the_vocabulary_is_never_written(made):
     oracle = oracle_inverter(made)
-    oracle.model.denoiser.x_0[:, 0] = oracle.vocabulary.size - 1
-    [first, *_] = oracle.invert(made[1].embeddings)
-    assert first.token_ids[0] == oracle.tokenizer.unknown_id
+    assert oracle.vocabulary.other_id == oracle.vocabulary.size - 1
+    oracle.model.denoiser.x_0[:, 0] = oracle.vocabulary.other_id
+    for inversion, ids in zip(oracle.invert(made[1].embeddings), made[1].token_ids.tolist(), strict=True):
+        assert oracle.tokenizer.unknown_id not in inversion.token_ids
+        if inversion.token_ids:
+            assert inversion.token_ids[1:] == ids[1 : ids.index(1)]
 
 
 def same(one: list[Inversion], other: list[Inversion]):

@@ -1,7 +1,7 @@
 import pytest
 
 from embinv.evaluation import DEFINITIONS
-from embinv.report import figure_table, milestones, render
+from embinv.report import by_validation, figure_table, render
 
 FIGURES = {
     "token_accuracy": 0.6123,
@@ -121,39 +121,47 @@ def example_rows(*steps, texts=8):
     ]
 
 
-@pytest.mark.parametrize(
-    ("steps", "chosen"),
-    [((), []), ((7,), [7]), ((7, 9), [7, 9]), ((1, 2, 3), [1, 2, 3]), ((10, 20, 30, 40), [10, 20, 40])],
-    ids=str,
-)
-def test_milestones_are_the_first_the_middle_and_the_last_validation(steps, chosen):
+@pytest.mark.parametrize("steps", [(), (7,), (7, 9), (10, 20, 30, 40)], ids=str)
+def test_every_validation_is_kept_by_its_step(steps):
     rows = example_rows(*steps)
-    found = milestones(rows)
-    assert [moment["step"] for moment in found] == chosen
-    for moment in found:
-        assert [{"step": moment["step"], **text} for text in moment["texts"]] == [
-            row for row in rows if row["step"] == moment["step"]
-        ]
+    found = by_validation(rows[::-1])
+    assert [moment["step"] for moment in found] == list(steps)
+    assert [{"step": moment["step"], **text} for moment in found for text in moment["texts"][::-1]] == rows
 
 
-def test_report_shows_how_three_texts_grew_and_all_eight_at_the_last_step():
-    text = render(report(recoveries=milestones(example_rows(1000, 2000, 3000, 4000))))
-    grown, final = [table for table in table_rows(text) if table[0][0] == "original" and "confidence" not in table[0]]
-    assert grown[0] == ["original", "step 1,000", "step 2,000", "step 4,000"]
-    assert [row[0] for row in grown[1:]] == [f"{i} anna owes ben two¦three coins" for i in range(3)]
-    assert grown[1][1:] == ["anna", "anna owes", "anna owes ben two¦three"]
-    assert final[0] == ["original", "recovered at step 4,000"]
-    assert [row[0][0] for row in final[1:]] == list("01234567")
-    assert "recovered from a full mask" in text
+def learning(text):
+    """The section of a page that says how recoveries grew."""
+    return text.split("## While it was learning")[1].split("Samples per second")[0]
+
+
+@pytest.mark.parametrize("validations", [3, 25])
+def test_report_shows_all_eight_texts_at_every_validation(validations):
+    steps = range(1000, 1000 * validations + 1, 1000)
+    page = learning(render(report(recoveries=by_validation(example_rows(*steps)))))
+    final, *grown = table_rows(page)
+    assert final[0] == ["original", f"recovered at step {validations},000"]
+    assert [row[0] for row in final[1:]] == [f"{i} anna owes ben two¦three coins" for i in range(8)]
+    assert len(grown) == page.count("<details>\n<summary>") == page.count("</details>\n") == 8
+    for header, *rows in grown:
+        assert header == ["step", "recovered"]
+        assert [row[0] for row in rows] == [f"{step:,}" for step in steps]
+        assert [row[1] for row in rows[:3]] == ["anna", "anna owes", "anna owes ben"]
+    assert "recovered from a full mask at each of its validations" in page
+
+
+def test_text_is_no_markup_where_it_is_folded_up():
+    rows = [{"step": step, "id": 1, "original": "a <b>\n\n| & c", "recovered": "a <b>"} for step in (1, 2)]
+    page = learning(render(report(recoveries=by_validation(rows))))
+    assert "\n<summary>a &lt;b&gt; | &amp; c</summary>\n\n| step | recovered |\n" in page
 
 
 def test_run_with_one_validation_shows_its_texts_once():
-    tables = table_rows(render(report(recoveries=milestones(example_rows(50, texts=2)))))
-    assert tables[-1][0] == ["original", "recovered at step 50"]
-    assert [table[0][1] for table in tables].count("step 50") == 0
+    page = learning(render(report(recoveries=by_validation(example_rows(50, texts=2)))))
+    assert [table[0] for table in table_rows(page)] == [["original", "recovered at step 50"]]
+    assert "<details>" not in page
 
 
 def test_checkpoint_without_its_runs_examples_has_no_such_section():
     assert "While it was learning" not in render(report())
     assert "While it was learning" not in render(report(recoveries=[]))
-    assert "While it was learning" in render(report(recoveries=milestones(example_rows(1))))
+    assert "While it was learning" in render(report(recoveries=by_validation(example_rows(1))))

@@ -93,18 +93,14 @@ def read_pairs(folder: str | Path, split: str) -> Pairs:
     )
 
 
-def batch_rows(rows: int, batch: int, step: int, seed: int, rank: int = 0, world: int = 1) -> np.ndarray:
-    """The rows that one worker reads at one step.
-
-    Every step reads world x batch rows of the epoch's permutation; what does not fill a step is left for another epoch.
+def batch_rows(rows: int, batch: int, step: int, seed: int) -> np.ndarray:
+    """The rows of one step, over all workers and passes; what does not fill a step is left for another epoch.
 
     Args:
         rows: N.
-        batch: B of one worker.
+        batch: B, texts in a step.
         step: counted from 0 over all epochs.
         seed: of the run.
-        rank: this worker.
-        world: number of workers.
 
     Returns:
         [B] int64.
@@ -112,13 +108,11 @@ def batch_rows(rows: int, batch: int, step: int, seed: int, rank: int = 0, world
     Raises:
         ValueError: there are fewer rows than one step reads.
     """
-    per_step = batch * world
-    steps_per_epoch = rows // per_step
+    steps_per_epoch = rows // batch
     if steps_per_epoch == 0:
-        raise ValueError(f"{rows} training rows do not fill one step of {per_step}; lower training.batch_size")
+        raise ValueError(f"{rows} training rows do not fill one step of {batch}; lower training.batch_size")
     epoch, place = divmod(step, steps_per_epoch)
-    start = place * per_step + rank * batch
-    return _permutation(rows, seed, epoch)[start : start + batch]
+    return _permutation(rows, seed, epoch)[place * batch : (place + 1) * batch]
 
 
 @lru_cache(maxsize=2)

@@ -75,7 +75,7 @@ class DataSettings(BaseModel):
     shard_rows: int = Field(
         default=2048, gt=0, description="rows in one file; a killed encode job does again about one file an encoder"
     )
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @field_validator("sources", mode="before")
     @classmethod

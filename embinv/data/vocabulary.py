@@ -22,6 +22,11 @@ class Vocabulary:
         kept: tokenizer ids that the model knows, ascending and without repetition.
         full_size: the tokenizer's number of ids.
         other: the tokenizer id that `other` is turned back into.
+
+    Attributes:
+        size: of the model's vocabulary, `other` included.
+        trimmed: whether there is an `other`.
+        other_id: the model's id of it, which a decoder should never write; None if there is none.
     """
 
     def __init__(self, kept: np.ndarray, full_size: int, other: int) -> None:
@@ -31,6 +36,7 @@ class Vocabulary:
         self.other = other
         self.trimmed = len(kept) < full_size
         self.size = len(kept) + self.trimmed  # one more for `other`
+        self.other_id = len(kept) if self.trimmed else None
         self._compact = np.full(full_size, len(kept), dtype=np.int32)
         self._compact[kept] = np.arange(len(kept), dtype=np.int32)
 

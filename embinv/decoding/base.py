@@ -42,9 +42,10 @@ class DecodingRequest:
     Attributes:
         embedding: [B, D] float.
         length: L.
-        mask_id: id of a hidden token.
+        mask_id: id of a hidden token: V, one past the ids that can be predicted.
         steps: passes through the denoiser at most, 1 or more.
         generator: source of randomness for decoders that sample.
+        other_id: id that is never written, the `other` of a trimmed vocabulary; None if there is no such.
     """
 
     embedding: Tensor
@@ -52,6 +53,7 @@ class DecodingRequest:
     mask_id: int
     steps: int
     generator: torch.Generator
+    other_id: int | None = None
 
     def fully_hidden(self) -> DecodingState:
         """The state every decoder starts from."""

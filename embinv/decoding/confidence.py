@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser
+from embinv.decoding.parts import in_parts
 
 
 def decode_by_confidence(denoiser: Denoiser, request: DecodingRequest) -> Iterator[DecodingState]:
@@ -25,8 +26,10 @@ def decode_by_confidence(denoiser: Denoiser, request: DecodingRequest) -> Iterat
 
 def _reveal(denoiser: Denoiser, request: DecodingRequest, state: DecodingState, known: int, step: int) -> DecodingState:
     hidden = state.tokens == request.mask_id  # [B, L]
-    log_probability = denoiser(state.tokens, request.embedding, hidden)  # [M, V]
-    best, choice = log_probability.max(dim=-1)  # [M]
+    parts = in_parts(denoiser, state.tokens, request.embedding, hidden, request.mask_id, request.other_id)
+    likeliest = [log_probability.max(dim=-1) for _, log_probability in parts]
+    best = torch.cat([part.values for part in likeliest])  # [M]
+    choice = torch.cat([part.indices for part in likeliest])  # [M]
     score = torch.full(hidden.shape, -torch.inf, device=hidden.device)
     score[hidden] = best.float()
     proposed = state.tokens.clone()

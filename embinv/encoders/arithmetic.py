@@ -10,6 +10,6 @@ import torch
 def multiplies_in_bfloat16(device: str) -> bool:
     """Whether bfloat16 is worth choosing on `cpu`, `cuda` or `cuda:N`."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

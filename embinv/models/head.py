@@ -88,7 +88,11 @@ def _by_kernel(
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Forward and gradient in one pass over chunks of rows; logits, sums and gradients of the head in float32."""
+    """Forward and gradient in one pass over chunks of rows; sums over rows and over the vocabulary in float32.
+
+    In bfloat16 every product is rounded to it: the logits, before the bias is added and the softmax taken in float32,
+    and what a chunk adds to the gradients of states and head, from slopes that are rounded too.
+    """
 
     @staticmethod
     def forward(

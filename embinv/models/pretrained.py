@@ -92,11 +92,14 @@ def _mask_id(name: str, revision: str | None, vocabulary: Vocabulary, tokenizer_
         tokenizer = TextTokenizer(name, revision)
     except ValueError as error:
         raise ValueError(f"model.backbone {name!r} cannot be used: {error}") from error
-    known = tokenizer_hash is None or tokenizer.fingerprint() == tokenizer_hash
-    if tokenizer.vocab_size != vocabulary.full_size or not known:
+    alike = tokenizer_hash is None or tokenizer.fingerprint() == tokenizer_hash
+    if tokenizer.vocab_size != vocabulary.full_size or not alike:
+        how = f"the pairs have one of {vocabulary.full_size:,} ids, the backbone one of {tokenizer.vocab_size:,}"
+        if tokenizer.vocab_size == vocabulary.full_size:
+            how = f"both have {tokenizer.vocab_size:,} ids, but another rule or another order of them"
         raise ValueError(
-            f"data.tokenizer is not that of model.backbone {name!r}: the pairs have one of {vocabulary.full_size:,} "
-            f"ids, the backbone one of {tokenizer.vocab_size:,}; set data.tokenizer to {name!r} and encode again"
+            f"data.tokenizer is not that of model.backbone {name!r}: {how}; set data.tokenizer to null, which is the "
+            "backbone's own, and encode again"
         )
     mask_id = tokenizer.tokenizer.mask_token_id
     if not isinstance(mask_id, int):

@@ -16,6 +16,8 @@ from embinv.models.denoiser import MaskedDenoiser
 from embinv.training.optimizer import set_rate
 from embinv.training.settings import TrainingSettings
 
+PRECISIONS = ("float32", "bfloat16-mixed")  # of a LocalEngine
+
 
 class Engine(Protocol):
     """What the loop asks of a trained model."""
@@ -78,7 +80,19 @@ def prepare(model: MaskedDenoiser, settings: TrainingSettings) -> None:
 
 
 class LocalEngine:
-    """Plain PyTorch in this process: notebooks, tests, and the measure of what DeepSpeed adds."""
+    """Plain PyTorch in this process: notebooks, tests, and the measure of what DeepSpeed adds.
+
+    Args:
+        model: is moved to the device.
+        optimizer: of the model's parameters.
+        accumulation: passes of one step.
+        clipping: global gradient norm at most; 0 is off.
+        device: cpu or cuda.
+        precision: float32, or bfloat16-mixed for autocast over the same float32 weights.
+
+    Raises:
+        ValueError: another precision.
+    """
 
     rank = 0
     world = 1
@@ -90,18 +104,26 @@ class LocalEngine:
         accumulation: int = 1,
         clipping: float = 0.0,
         device: str = "cpu",
+        precision: str = "float32",
     ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision {precision} is not one that a LocalEngine computes in; choose {' or '.join(PRECISIONS)} "
+                "(resolve_precision turns auto into one of them; bfloat16 is DeepSpeed's)"
+            )
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.optimizer = optimizer
         self.accumulation = accumulation
         self.clipping = clipping
+        self.mixed = precision == "bfloat16-mixed"
         self.passes = 0
 
     def loss(
         self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return self.model(z_t, embedding, positions, targets, weights)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            return self.model(z_t, embedding, positions, targets, weights)
 
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()

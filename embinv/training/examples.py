@@ -33,6 +33,7 @@ def recover_examples(
     mask_id: int,
     steps: int,
     device: torch.device,
+    other_id: int | None = None,
 ) -> list[Example]:
     """Recovers the first EXAMPLES texts of a split from their vectors alone, from a full mask.
 
@@ -43,9 +44,11 @@ def recover_examples(
         mask_id: id of a hidden token.
         steps: denoising passes.
         device: where the denoiser is.
+        other_id: the id of a trimmed vocabulary that is never written.
     """
     embedding = torch.from_numpy(pairs.embeddings[:EXAMPLES]).float().to(device)  # [N, D]
-    request = DecodingRequest(embedding, pairs.token_ids.shape[1], mask_id, steps, torch.Generator(device))
+    length, generator = pairs.token_ids.shape[1], torch.Generator(device)
+    request = DecodingRequest(embedding, length, mask_id, steps, generator, other_id)
     tokens = final_state(STRATEGIES["confidence"](denoiser, request)).tokens.cpu().numpy()  # [N, L]
     rows = zip(pairs.ids[:EXAMPLES].tolist(), pairs.texts[:EXAMPLES], read(tokens), strict=True)
     return [Example(*row) for row in rows]

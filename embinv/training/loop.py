@@ -1,8 +1,9 @@
 """The training loop: steps, validations and when to stop, as a stream of events.
 
-It yields what happened and leaves printing, saving and reporting to whoever drives it. Every draw depends on (seed,
-step, rank) alone, so a run that comes back from its state goes on as if it had never stopped. It knows neither
-Ray nor DeepSpeed: those stand behind `Engine`.
+It yields what happened and leaves printing, saving and reporting to whoever drives it. Rows, times, masks and noise of
+a step depend on (seed, step) alone, so a run that comes back from its state goes on as if it had never stopped, with
+other workers or accumulation too; only dropout is each pass's own. It knows neither Ray nor DeepSpeed: those stand
+behind `Engine`.
 """
 
 import math
@@ -18,7 +19,7 @@ from embinv.training.ema import EMA
 from embinv.training.engine import Engine
 from embinv.training.lr_schedule import SCHEDULES
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import TIME_BUCKETS, StepLoss, step_generator, to_tensors, training_loss
+from embinv.training.step import TIME_BUCKETS, StepLoss, draw, loss_of_draws, step_generator, to_tensors
 from embinv.training.validation import Validation, validate
 
 PROGRESS_EVERY = 2.0  # seconds
@@ -30,7 +31,7 @@ class RunState:
 
     Attributes:
         step: optimizer steps made.
-        seconds: time spent, over all sittings.
+        seconds: time spent, over all sittings; the first step of a sitting is left out where blocks are compiled.
         validations: validations made.
         best: the best token accuracy from a full mask so far.
         since_best: validations since then.
@@ -93,11 +94,12 @@ class Validated:
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The ids that are not content."""
+    """The ids that are not content; `other_id` is the `other` of a trimmed vocabulary, None if there is no such."""
 
     mask_id: int
     eos_id: int
     pad_id: int
+    other_id: int | None = None
 
 
 def run(
@@ -111,12 +113,15 @@ def run(
 ) -> Iterator[Progress | Validated]:
     """Trains until the steps or minutes are used up, or until validations stop getting better.
 
+    Minutes are of training and validating. What is done with a validation (saving) is left out; and, where blocks are
+    compiled, the first step of each sitting, which can take a minute and would use up a short run's warm-up.
+
     Args:
         engine: moves the weights.
         ema: follows them.
         training: the split that is learnt from.
         validation: the split that is generated from a full mask.
-        ids: mask, EOS and PAD.
+        ids: mask, EOS and PAD, and `other`.
         settings: the config's `training` section.
         state: where to go on from; kept up to date in place before each event.
 
@@ -125,9 +130,9 @@ def run(
     """
     schedule = SCHEDULES[settings.schedule]
     began = time.monotonic() - state.seconds
-    window = _Window(state.seconds)
+    window, compiling = _Window(state.seconds), settings.compiles
     while state.finished is None:
-        rate = schedule(_share(state, settings), settings.warmup, settings.decay)
+        rate = schedule(_share(state, settings, ahead=0.5), settings.warmup, settings.decay)
         norm = _make_step(engine, training, ids, settings, state.step, rate, window)
         state.step += 1
         if norm is None:
@@ -135,6 +140,9 @@ def run(
         else:
             state.skipped_in_a_row = 0
             ema.update(engine.weights())
+        if compiling:
+            began = time.monotonic() - state.seconds
+            window.timed, compiling = 0, False  # a step that took no time has no speed
         state.seconds = engine.agree(time.monotonic() - began)
 
         share = _share(state, settings)
@@ -142,27 +150,30 @@ def run(
             state.finished = "steps" if state.step >= settings.max_steps else "minutes"
         since = state.seconds - window.began
         if since >= PROGRESS_EVERY or state.finished:
-            speed = window.steps * settings.texts_per_step / max(since, 1e-9)
+            speed = window.timed * settings.texts_per_step / max(since, 1e-9)
             yield window.progress(engine, state, share, rate, speed)
             window = _Window(state.seconds)
 
         if state.finished or share * settings.validations >= state.validations + 1:
-            figures = validate(
-                ema.model, validation, ids.mask_id, (ids.eos_id, ids.pad_id), settings.validation_steps, engine
-            )
+            ends, passes = (ids.eos_id, ids.pad_id), settings.validation_steps
+            figures = validate(ema.model, validation, ids.mask_id, ends, passes, engine, ids.other_id)
+            trained = state.seconds
             event = _record(state, figures, settings)
             state.seconds = engine.agree(time.monotonic() - began)
+            window.began += state.seconds - trained  # validating is training time, but not a step's
             yield event
             began = time.monotonic() - state.seconds  # saving is not training time
-            window = _Window(state.seconds)
 
 
 @dataclass
 class _Window:
-    """What happened since the last progress, on this worker; `began` is in seconds of training."""
+    """What happened since the last progress, on this worker.
+
+    `began` is in seconds of training, later by the validations since; `timed` counts the steps that took them.
+    """
 
     began: float
-    steps: int = 0
+    timed: int = 0
     losses: list[torch.Tensor] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     by_time: list[torch.Tensor] = field(default_factory=list)
@@ -198,16 +209,20 @@ def _make_step(
 ) -> float | None:
     """Makes one optimizer step; returns its gradient norm, or None if nothing moved, on every worker alike."""
     passes, norm = settings.gradient_accumulation, None
-    micro_batch = settings.texts_per_step // (engine.world * passes)
-    window.steps += 1
+    texts = settings.texts_per_step
+    micro_batch = texts // (engine.world * passes)
+    rows = batch_rows(len(training), texts, step, settings.seed)
+    length, dim = training.token_ids.shape[1], training.embeddings.shape[1]
+    draws = draw(settings, texts, length, dim, step_generator(settings.seed, step, 0))
+    window.timed += 1
     made: list[StepLoss] = []
     for micro in range(passes):
-        place = step * passes + micro
-        rows = batch_rows(len(training), micro_batch, place, settings.seed, engine.rank, engine.world)
-        x_0, embedding = to_tensors(training, rows, engine.device)
-        generator = step_generator(settings.seed, place, engine.rank)
-        torch.manual_seed(generator.initial_seed())  # dropout
-        made.append(training_loss(engine, x_0, embedding, ids.mask_id, settings, generator))
+        start = (micro * engine.world + engine.rank) * micro_batch
+        mine = slice(start, start + micro_batch)
+        x_0, embedding = to_tensors(training, rows[mine], engine.device)
+        dropout = step_generator(settings.seed, step * passes + micro, 1 + engine.rank)  # stream 0 is the step's
+        torch.manual_seed(dropout.initial_seed())
+        made.append(loss_of_draws(engine, x_0, embedding, ids.mask_id, settings, draws.take(mine)))
         # Found before any gradient is made of it: workers that share gradients must all leave this step out.
         [broken] = engine.total([float(not torch.isfinite(made[-1].loss))])
         if broken:
@@ -238,10 +253,18 @@ def _note_skipped(state: RunState, settings: TrainingSettings) -> None:
         )
 
 
-def _share(state: RunState, settings: TrainingSettings) -> float:
-    """How much of the run is done, in [0, 1]: by steps or by minutes, whichever is further."""
-    by_minutes = 0.0 if settings.minutes is None else state.seconds / (60.0 * settings.minutes)
-    return min(1.0, max(state.step / settings.max_steps, by_minutes))
+def _share(state: RunState, settings: TrainingSettings, ahead: float = 0.0) -> float:
+    """How much of the run is done, in [0, 1]: by steps or by minutes, whichever is further.
+
+    Args:
+        state: where the run stands.
+        settings: its length.
+        ahead: so many steps later, at the run's pace so far. A rate is that of the middle of its step: at the start of
+            the run's first step, and at the end of its last, the schedule is at 0 and the step would be wasted.
+    """
+    pace = state.seconds / state.step if state.step else 0.0
+    by_minutes = 0.0 if settings.minutes is None else (state.seconds + ahead * pace) / (60.0 * settings.minutes)
+    return min(1.0, max((state.step + ahead) / settings.max_steps, by_minutes))
 
 
 def _record(state: RunState, figures: Validation, settings: TrainingSettings) -> Validated:

@@ -34,7 +34,7 @@ class MLflowTracker:
         # ImportError: a database or an object store may need a package of its own
         self.failures: tuple[type[Exception], ...] = (MlflowException, OSError, ImportError)
         self.memory = RunMemory(run.folder / MEMORY_FILE)
-        self._waiting: list[tuple[int, int, Mapping[str, float]]] = []  # (milliseconds, step, figures)
+        self._waiting: list[tuple[int, int, str, float]] = []  # (milliseconds, step, figure, value)
         self._sent = time.monotonic()
         server = os.environ.get("MLFLOW_TRACKING_URI")
         # a server knows where artifacts belong; on its own, MLflow would take whatever folder the process is in
@@ -67,22 +67,22 @@ class MLflowTracker:
         return run_id
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures wait up to SEND_EVERY, since training waits for every request; a table takes them along."""
-        self._waiting.append((int(time.time() * 1000), step, values))
+        """Figures wait about SEND_EVERY, since training waits for every request; a table takes them along."""
         if time.monotonic() - self._sent >= SEND_EVERY:
-            self._send()
+            self._send()  # first: if it fails, the figures of this call are given again
+        now = int(time.time() * 1000)
+        self._waiting += [(now, step, name, values[name]) for name in self.memory.unseen(step, values)]
 
     def _send(self) -> None:
         from mlflow.entities import Metric
 
-        waiting, self._waiting, self._sent = self._waiting, [], time.monotonic()
-        metrics = [
-            Metric(allowed_name(name), values[name], now, step)
-            for now, step, values in waiting
-            for name in self.memory.unseen(step, list(values))
-        ]
-        for start in range(0, len(metrics), METRICS_AT_ONCE):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
+        while self._waiting:
+            points = self._waiting[:METRICS_AT_ONCE]
+            metrics = [Metric(allowed_name(name), value, now, step) for now, step, name, value in points]
+            self.client.log_batch(self.run_id, metrics=metrics)
+            self.memory.note({name: step for _, step, name, _ in points})
+            del self._waiting[: len(points)]
+        self._sent = time.monotonic()
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Writes an artifact NAME/step-STEP.md; a step that is made again writes the same one."""

@@ -1,6 +1,6 @@
 """training.png: what a run was like at a glance, from its progress rows and its history of validations.
 
-What training lowers, and where it is still high; what is recovered from a vector alone; how fast it went, and how
+The NELBO, and at which times it is still high; what is recovered from a vector alone; how fast it went, and how
 steadily.
 """
 
@@ -18,6 +18,8 @@ BLUE, PALE, GOLD, RED, VIOLET, GREY, GREEN = "#1f4e8c", "#9db4d0", "#c9a227", "#
 GAP_FILLING = "accuracy_at_"
 SPREAD = 20.0  # of gradient norms, from which their axis is logarithmic
 LONG = 3 * 3600.0  # seconds from which the axis counts hours
+POINTS = 1000  # on a line at most: more than a picture of this width shows
+MEASURED = ("gradient_norm", "samples_per_second", "model_flops_utilisation")  # over the steps since the row before
 
 
 def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardstick: str = "") -> None:
@@ -25,23 +27,22 @@ def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardsti
 
     Args:
         path: the PNG to write.
-        progress: rows with step, seconds, rate, skipped, loss, gradient_norm, samples_per_second,
+        progress: rows with step, seconds, rate, skipped, gradient_norm, samples_per_second,
             model_flops_utilisation (null where nothing was finite) and loss_by_time, a list that may hold nulls.
         history: rows with step, seconds, nelbo, token_accuracy, exact_match, accuracy_at_*_mask.
         title: of the whole.
         yardstick: what the utilisation is a share of.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: which backend a program has is its own
+    from matplotlib.figure import Figure
 
     end = max((row["seconds"] for row in (*progress, *history)), default=60.0)
     unit, seconds = ("hours", 3600.0) if end > LONG else ("minutes", 60.0)
-    progress = [{**row, "at": row["seconds"] / seconds} for row in progress]
+    progress = [{**row, "at": row["seconds"] / seconds} for row in _thinned(progress)]
     history = [{**row, "at": row["seconds"] / seconds} for row in history]
 
-    figure = plt.figure(figsize=(13, 8), constrained_layout=True)
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(4, 2)
     loss = figure.add_subplot(grid[:2, 0])
     loss.set_xlim(0, end / seconds * 1.01)
@@ -59,32 +60,62 @@ def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardsti
     if yardstick:
         figure.text(0.5, 0.955, yardstick, ha="center", va="center", fontsize=8, color=GREY)
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def _values(rows: Rows, name: str) -> list[float]:
     """A column, with gaps where nothing was measured."""
-    return [nan if row.get(name) is None else row[name] for row in rows]
+    return [_number(row.get(name)) for row in rows]
+
+
+def _number(value: float | None) -> float:
+    return nan if value is None else value
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of what was measured; None if nothing was."""
+    finite = [value for value in values if value is not None and isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def _thinned(progress: Rows) -> Rows:
+    """At most POINTS rows: of as many in a row the last one, with the means of what was measured."""
+    size = -(-len(progress) // POINTS)
+    if size <= 1:
+        return progress
+    thinned = []
+    for start in range(0, len(progress), size):
+        group = progress[start : start + size]
+        means = {name: _mean([row.get(name) for row in group]) for name in MEASURED}
+        by_time = [row["loss_by_time"] for row in group if row.get("loss_by_time")]
+        thinned.append({**group[-1], **means, "loss_by_time": [_mean(part) for part in zip(*by_time, strict=True)]})
+    return thinned
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
     """Running means over a 50th of a run; what was not measured is left out of them."""
     half = len(values) // 100
-    near = ([v for v in values[max(0, i - half) : i + half + 1] if isfinite(v)] for i in range(len(values)))
-    return [sum(finite) / len(finite) if finite else nan for finite in near]
+    near = (_mean(values[max(0, i - half) : i + half + 1]) for i in range(len(values)))
+    return [_number(mean) for mean in near]
+
+
+def _training_nelbo(progress: Rows) -> list[float]:
+    """The mean over all times of what a hidden token costs: about the NELBO, whatever the objective weighs."""
+    by_time = [row.get("loss_by_time") for row in progress]
+    return [sum(parts) / len(parts) if parts and None not in parts else nan for parts in by_time]
 
 
 def _draw_loss(axes: "Axes", progress: Rows, history: Rows) -> None:
-    """Training loss and held-out NELBO, and the learning rate behind them."""
+    """NELBO in training and held out, and the learning rate behind them."""
     rates = axes.twinx()
     rates.fill_between(_values(progress, "at"), _values(progress, "rate"), color=GOLD, alpha=0.15, linewidth=0)
     rates.set(ylim=(0, 1.02), ylabel="learning rate (share of the full one)")
     rates.yaxis.label.set_color(GOLD)
     axes.set_zorder(rates.get_zorder() + 1)
     axes.patch.set_visible(False)
-    axes.plot(_values(progress, "at"), _values(progress, "loss"), color=PALE, linewidth=1, label="training loss")
-    axes.plot(_values(history, "at"), _values(history, "nelbo"), "o-", color=BLUE, markersize=3, label="held-out NELBO")
-    axes.set(ylabel="nats per token", title="Loss")
+    trained, held_out = _training_nelbo(progress), _values(history, "nelbo")
+    axes.plot(_values(progress, "at"), trained, ".-", color=PALE, linewidth=1, markersize=2, label="training")
+    axes.plot(_values(history, "at"), held_out, "o-", color=BLUE, markersize=3, label="held out (EMA weights)")
+    axes.set(ylabel="nats per token", title="Loss (NELBO)")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
 
@@ -94,11 +125,10 @@ def _draw_loss_by_time(figure: "Figure", axes: "Axes", progress: Rows) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 
-    buckets = max((len(row.get("loss_by_time", ())) for row in progress), default=10)
+    buckets = max((len(row.get("loss_by_time") or ()) for row in progress), default=10) or 10
     colors = LinearSegmentedColormap.from_list("hidden", ["#1540c4", "#9b4fb5", "#e02020"], buckets)
     for bucket in range(buckets):
-        values = [row.get("loss_by_time", [None] * buckets)[bucket] for row in progress]
-        values = [nan if value is None else value for value in values]
+        values = [_number((row.get("loss_by_time") or [None] * buckets)[bucket]) for row in progress]
         axes.plot(_values(progress, "at"), _smoothed(values), color=colors(bucket), linewidth=1)
     scale = ScalarMappable(BoundaryNorm([i / buckets for i in range(buckets + 1)], buckets), colors)
     figure.colorbar(scale, ax=axes, label="share of the text that is hidden", pad=0.01)

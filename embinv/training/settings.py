@@ -20,7 +20,8 @@ class TrainingSettings(BaseModel):
     batch_size: int | None = Field(
         default=None,
         gt=0,
-        description="texts in an optimizer step, over all workers; null: found by trial on a GPU, 32 on a CPU",
+        description="texts in an optimizer step, over all workers; null: a power of two a pass, on a GPU what fits, "
+        "found by trial, on a CPU up to 32 in all; with few rows fewer, for 100 steps an epoch; at least one a pass",
     )
     gradient_accumulation: int = Field(default=1, gt=0, description="backward passes in one optimizer step")
     gradient_clipping: float = Field(default=1.0, ge=0, description="global gradient norm at most; 0 is off")
@@ -51,7 +52,12 @@ class TrainingSettings(BaseModel):
     schedule: Literal["trapezoid", "cosine"] = "trapezoid"
     warmup: float = Field(default=0.02, ge=0, lt=1, description="share of the run in which the rate rises")
     decay: float = Field(default=0.4, ge=0, le=1, description="share of the run in which a trapezoid falls to zero")
-    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of the float32 moving average, at most")
+    ema_decay: float = Field(
+        default=0.9999,
+        ge=0,
+        lt=1,
+        description="of the float32 moving average, at most; 0.9999 leaves its span to ema_share up to 100,000 steps",
+    )
     ema_share: float = Field(
         default=0.1, gt=0, le=1, description="share of the steps so far that the moving average spans, up to ema_decay"
     )
@@ -87,7 +93,7 @@ class TrainingSettings(BaseModel):
     trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         default=["tensorboard"], description="where figures are shown; mlflow and wandb must be installed"
     )
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainingSettings":

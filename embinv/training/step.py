@@ -1,4 +1,8 @@
-"""One training pass: draw times, hide tokens, score the hidden ones (MDLM, algorithm 1). Pure but for the engine.
+"""One training step's draws, and the objective of a part of it (MDLM, algorithm 1). Pure but for the engine.
+
+Times, masks and noise are drawn for the whole step from (seed, step) alone; each pass of each worker takes its rows of
+them. So neither the number of workers nor gradient accumulation changes what is learnt from, and low-discrepancy
+times are spread over the whole step.
 
 Shapes: B batch, L length, D embedding, M hidden positions.
 """
@@ -10,7 +14,7 @@ import torch
 from torch import Tensor
 
 from embinv.data.pairs import Pairs
-from embinv.diffusion.corruption import mask_tokens
+from embinv.diffusion.corruption import mask_by
 from embinv.diffusion.loss import LOSS_WEIGHTS, token_weights
 from embinv.diffusion.schedule import TIME_SAMPLERS
 from embinv.training.engine import Engine
@@ -19,9 +23,9 @@ from embinv.training.settings import TrainingSettings
 TIME_BUCKETS = 10  # equal parts of (0, 1], by which the loss is shown
 
 
-def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """Randomness of one worker's step, found again without replaying the steps before it."""
-    mixed = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]
+def step_generator(seed: int, step: int, stream: int) -> torch.Generator:
+    """Randomness of one step, found again without replaying the steps before it; each stream is independent."""
+    mixed = np.random.SeedSequence((seed, step, stream)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
 
 
@@ -30,6 +34,34 @@ def to_tensors(pairs: Pairs, rows: np.ndarray, device: torch.device) -> tuple[Te
     token_ids = torch.from_numpy(pairs.token_ids[rows]).long()
     embeddings = torch.from_numpy(pairs.embeddings[rows]).float()
     return token_ids.to(device, non_blocking=True), embeddings.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides about a batch, on the CPU.
+
+    Attributes:
+        t: [B] times in (0, 1].
+        uniforms: [B, L] in [0, 1): a token is hidden where they are below 1 - alpha_t.
+        noise: [B, D] standard normal, or None if the embedding gets none.
+    """
+
+    t: Tensor
+    uniforms: Tensor
+    noise: Tensor | None
+
+    def take(self, rows: slice) -> "Draws":
+        """Those of the given rows."""
+        return Draws(self.t[rows], self.uniforms[rows], None if self.noise is None else self.noise[rows])
+
+
+def draw(settings: TrainingSettings, batch: int, length: int, dim: int, generator: torch.Generator) -> Draws:
+    """Draws for B texts of L tokens and their vectors of D numbers."""
+    return Draws(
+        TIME_SAMPLERS[settings.times](batch, generator),
+        torch.rand((batch, length), generator=generator),
+        torch.randn((batch, dim), generator=generator) if settings.embedding_noise else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,20 +85,28 @@ def training_loss(
     settings: TrainingSettings,
     generator: torch.Generator,
 ) -> StepLoss:
-    """The objective of one batch.
+    """The objective of a batch with draws of its own; `generator` is on the CPU. See `loss_of_draws`."""
+    draws = draw(settings, len(x_0), x_0.shape[1], embedding.shape[1], generator)
+    return loss_of_draws(engine, x_0, embedding, mask_id, settings, draws)
+
+
+def loss_of_draws(
+    engine: Engine, x_0: Tensor, embedding: Tensor, mask_id: int, settings: TrainingSettings, draws: Draws
+) -> StepLoss:
+    """The objective of a batch; the mean over equal parts of a batch is that of the whole, and so is its gradient.
 
     Args:
         engine: runs the model.
         x_0: [B, L] int64.
         embedding: [B, D] float.
         mask_id: id of a hidden token.
-        settings: which times are drawn, what they weigh, and how much noise the embedding gets.
-        generator: this step's randomness, on the CPU.
+        settings: what the times weigh, and how much noise the embedding gets.
+        draws: of these B texts.
     """
-    t = TIME_SAMPLERS[settings.times](len(x_0), generator)  # [B]
-    z_t, hidden = mask_tokens(x_0, t, mask_id, generator)
-    if settings.embedding_noise:
-        embedding = add_noise(embedding, settings.embedding_noise, generator)
+    t = draws.t  # [B]
+    z_t, hidden = mask_by(draws.uniforms, x_0, t, mask_id)
+    if draws.noise is not None:
+        embedding = add_noise(embedding, settings.embedding_noise, draws.noise)
     weights = token_weights(LOSS_WEIGHTS[settings.loss_weight](t).to(x_0.device), hidden)  # [M]
     loss, entropies = engine.loss(z_t, embedding, hidden, x_0[hidden], weights)
     bucket = (t * TIME_BUCKETS).long().clamp(max=TIME_BUCKETS - 1).to(x_0.device)  # [B]
@@ -77,7 +117,6 @@ def training_loss(
     return StepLoss(loss, by_time)
 
 
-def add_noise(embedding: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Adds Gaussian noise to vectors [B, D], of `share` x each vector's root mean square in every dimension."""
-    noise = torch.randn(embedding.shape, generator=generator).to(embedding.device)
-    return embedding + share * embedding.square().mean(dim=-1, keepdim=True).sqrt() * noise
+def add_noise(embedding: Tensor, share: float, noise: Tensor) -> Tensor:
+    """Adds noise [B, D] to vectors [B, D]: `share` x each vector's root mean square in every dimension."""
+    return embedding + share * embedding.square().mean(dim=-1, keepdim=True).sqrt() * noise.to(embedding.device)

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ class TrackedRun:
 class Tracker(Protocol):
     """Shows figures, texts and pictures by step. Steps never go back within one tracker.
 
-    To open one raises OSError if it cannot be reached.
+    To open one raises OSError if it cannot be reached. A call that raises one of `failures` may be made again.
 
     Attributes:
         failures: what its service raises when it cannot be reached or refuses.
@@ -58,7 +58,7 @@ class RunMemory:
     """What a service outside the run's folder has of the run: its id there, and the last step of each figure.
 
     A run that goes on from its last save makes some steps again. A service keeps both points of such a step, so they
-    are not sent again. Noted before they are sent: a crash in between costs a point and doubles none.
+    are not sent again. Noted once they are sent: an outage costs no point, and a crash in between may double one.
 
     Args:
         path: a JSON file in the run's folder.
@@ -80,13 +80,15 @@ class RunMemory:
         self._id = run_id
         self._write()
 
-    def unseen(self, step: int, names: Sequence[str]) -> list[str]:
-        """Those of the figures that have no point at this step or a later one; they have one from now on."""
-        fresh = [name for name in names if self._last.get(name, -1) < step]
-        if fresh:
-            self._last |= dict.fromkeys(fresh, step)
+    def unseen(self, step: int, names: Iterable[str]) -> list[str]:
+        """Those of the figures that have no point at this step or a later one."""
+        return [name for name in names if self._last.get(name, -1) < step]
+
+    def note(self, steps: Mapping[str, int]) -> None:
+        """Notes the last step at which the service has a point of each figure."""
+        if steps:
+            self._last |= steps
             self._write()
-        return fresh
 
     def _write(self) -> None:
         partial = self.path.with_suffix(".partial")

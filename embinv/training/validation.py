@@ -15,9 +15,10 @@ from torch import Tensor
 
 from embinv.data.pairs import Pairs
 from embinv.decoding.base import DecodingRequest, Denoiser, final_state
+from embinv.decoding.parts import in_parts
 from embinv.decoding.strategies import STRATEGIES
 from embinv.diffusion.corruption import mask_tokens
-from embinv.diffusion.loss import LOSS_WEIGHTS, token_weights
+from embinv.diffusion.loss import LOSS_WEIGHTS
 from embinv.diffusion.schedule import low_discrepancy_times
 from embinv.training.engine import Engine
 from embinv.training.step import step_generator, to_tensors
@@ -31,11 +32,12 @@ class Validation:
     """Figures over held-out texts.
 
     Attributes:
-        nelbo: nats a token of L.
-        token_accuracy: content tokens right after generation from a full mask.
+        nelbo: nats a token of L, over the tokens that the model knows.
+        token_accuracy: content tokens right after generation from a full mask, in what is said before its end.
         exact_match: texts right to the last token.
         masked_accuracy: accuracy at hidden content tokens, by the share that was hidden.
         n: texts generated.
+        unknown: share of content tokens that a trimmed vocabulary lacks; None if it is whole.
     """
 
     nelbo: float
@@ -43,6 +45,7 @@ class Validation:
     exact_match: float
     masked_accuracy: dict[float, float]
     n: int
+    unknown: float | None = None
 
     def as_row(self) -> dict[str, float]:
         """Flat figures for a log; partial masks are named as such."""
@@ -52,12 +55,19 @@ class Validation:
             "token_accuracy": self.token_accuracy,
             "exact_match": self.exact_match,
             **partial,
+            **({} if self.unknown is None else {"unknown_tokens": self.unknown}),
         }
 
 
 @torch.no_grad()
 def validate(
-    denoiser: Denoiser, pairs: Pairs, mask_id: int, end_ids: Sequence[int], steps: int, engine: Engine
+    denoiser: Denoiser,
+    pairs: Pairs,
+    mask_id: int,
+    end_ids: Sequence[int],
+    steps: int,
+    engine: Engine,
+    other_id: int | None = None,
 ) -> Validation:
     """Measures a denoiser; the draws are the same at each call, so that figures can be compared.
 
@@ -68,27 +78,52 @@ def validate(
         end_ids: EOS and PAD, which are not content.
         steps: passes of a generation.
         engine: this worker's place among the others.
+        other_id: the `other` of a trimmed vocabulary, which no training text holds: it counts in no NELBO, since its
+            probability was never learnt, and is never written; None if there is no such.
     """
-    sums = np.zeros(4 + 2 * len(PARTIAL_MASKS))  # nelbo x texts, texts, right, exact, then (right, hidden) by mask
-    content_total = 0.0
+    ends = torch.tensor(list(end_ids), device=engine.device)
+    counts = np.zeros(4)  # texts, their tokens, their content tokens, and those of them that are `other`
+    found = np.zeros(3 + 2 * len(PARTIAL_MASKS))  # cross-entropies, right, exact, then (right, hidden) by mask
     noised = _draw(pairs, mask_id)
     mine = np.arange(len(pairs))[engine.rank :: engine.world]
     for start in range(0, len(mine), BATCH):
         rows = mine[start : start + BATCH]
-        x_0, embedding = to_tensors(pairs, rows, engine.device)
-        content = ~torch.isin(x_0, torch.tensor(list(end_ids), device=x_0.device))  # [B, L]
+        texts = _Texts.of(*to_tensors(pairs, rows, engine.device), ends, mask_id, other_id)
+        counts += (len(rows), texts.x_0.numel(), float(texts.content.sum()), float(texts.unknown.sum()))
         in_part, *partial_masks = (each.take(rows, engine.device) for each in noised)
-        sums[0] += _nelbo(denoiser, x_0, embedding, in_part) * len(rows)
-        right, exact = _generate(denoiser, x_0, embedding, content, mask_id, steps)
-        sums[1:4] += (len(rows), right, exact)
-        content_total += float(content.sum())
+        found[0] += _nelbo(denoiser, texts, in_part)
+        found[1:3] += _generate(denoiser, texts, ends, steps)
         for i, gaps in enumerate(partial_masks):
-            sums[4 + 2 * i : 6 + 2 * i] += _fill_gaps(denoiser, x_0, embedding, content, gaps)
-    *totals, content_sum = engine.total([*sums.tolist(), content_total])
-    nelbo, texts, right, exact, *partial = totals
-    counts = {share: partial[2 * i : 2 * i + 2] for i, share in enumerate(PARTIAL_MASKS)}
-    masked = {share: right / hidden for share, (right, hidden) in counts.items() if hidden}  # few rows may hide nothing
-    return Validation(nelbo / texts, right / content_sum, exact / texts, masked, int(texts))
+            found[3 + 2 * i : 5 + 2 * i] += _fill_gaps(denoiser, texts, gaps)
+    n, tokens, content, unknown, entropy, right, exact, *partial = engine.total([*counts.tolist(), *found.tolist()])
+    hidden_by_share = {share: partial[2 * i : 2 * i + 2] for i, share in enumerate(PARTIAL_MASKS)}
+    masked = {share: right / hidden for share, (right, hidden) in hidden_by_share.items() if hidden}  # few hide none
+    return Validation(
+        entropy / (tokens - unknown),
+        right / content,
+        exact / n,
+        masked,
+        int(n),
+        None if other_id is None else unknown / content,
+    )
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Held-out texts x_0 [B, L] and their vectors [B, D]; where they have content, and tokens unknown to the model."""
+
+    x_0: Tensor
+    embedding: Tensor
+    content: Tensor
+    unknown: Tensor
+    mask_id: int
+    other_id: int | None
+
+    @classmethod
+    def of(cls, x_0: Tensor, embedding: Tensor, ends: Tensor, mask_id: int, other_id: int | None) -> "_Texts":
+        """Texts that are content but for the ids in `ends`."""
+        unknown = torch.zeros_like(x_0, dtype=torch.bool) if other_id is None else x_0 == other_id
+        return cls(x_0, embedding, ~torch.isin(x_0, ends), unknown, mask_id, other_id)
 
 
 @dataclass(frozen=True)
@@ -111,33 +146,33 @@ def _draw(pairs: Pairs, mask_id: int) -> list[_Noised]:
     return [_Noised(t, *mask_tokens(x_0, t, mask_id, generator)) for t in times]
 
 
-def _nelbo(denoiser: Denoiser, x_0: Tensor, embedding: Tensor, noised: _Noised) -> float:
-    weights = token_weights(LOSS_WEIGHTS["nelbo"](noised.t), noised.hidden)  # [M]
-    log_probability = denoiser(noised.z_t, embedding, noised.hidden)  # [M, V]
-    return float((weights * -log_probability.gather(1, x_0[noised.hidden].unsqueeze(1)).squeeze(1)).sum())
+def _nelbo(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> float:
+    """Cross-entropies of the hidden tokens, weighted by 1/t, summed."""
+    asked, total = noised.hidden & ~texts.unknown, 0.0
+    weights = LOSS_WEIGHTS["nelbo"](noised.t).unsqueeze(1).expand(asked.shape)  # [B, L]
+    for rows, log_probability in in_parts(denoiser, noised.z_t, texts.embedding, asked, texts.mask_id):
+        here = asked[rows]
+        said = log_probability.gather(1, texts.x_0[rows][here].unsqueeze(1)).squeeze(1)  # [M]
+        total -= float((weights[rows][here] * said).sum())
+    return total
 
 
-def _generate(
-    denoiser: Denoiser,
-    x_0: Tensor,
-    embedding: Tensor,
-    content: Tensor,
-    mask_id: int,
-    steps: int,
-) -> tuple[float, float]:
-    """(content tokens right, texts right) from a full mask."""
-    request = DecodingRequest(embedding, x_0.shape[1], mask_id, steps, torch.Generator(x_0.device))
-    right = final_state(STRATEGIES["confidence"](denoiser, request)).tokens == x_0  # [B, L]
-    ended = content.sum(dim=1)  # [B], where EOS stands
-    place = torch.arange(x_0.shape[1], device=x_0.device)
-    whole = (right | (place > ended.unsqueeze(1))).all(dim=1)  # what stands after EOS does not count
-    return float((right & content).sum()), float(whole.sum())
+def _generate(denoiser: Denoiser, texts: _Texts, ends: Tensor, steps: int) -> tuple[float, float]:
+    """(content tokens right, texts right) from a full mask; what is said after the first EOS or PAD is no content."""
+    x_0, content = texts.x_0, texts.content
+    generator = torch.Generator(x_0.device)
+    request = DecodingRequest(texts.embedding, x_0.shape[1], texts.mask_id, steps, generator, texts.other_id)
+    said = final_state(STRATEGIES["confidence"](denoiser, request)).tokens  # [B, L]
+    going_on = torch.isin(said, ends).cumsum(dim=1) == 0
+    right = (said == x_0) & content & going_on
+    whole = ((right == content) & (going_on == content)).all(dim=1)  # [B]
+    return float(right.sum()), float(whole.sum())
 
 
-def _fill_gaps(
-    denoiser: Denoiser, x_0: Tensor, embedding: Tensor, content: Tensor, noised: _Noised
-) -> tuple[float, float]:
+def _fill_gaps(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> tuple[float, float]:
     """(right, hidden) among hidden content tokens."""
-    asked = noised.hidden & content
-    right = denoiser(noised.z_t, embedding, asked).argmax(dim=-1) == x_0[asked]
-    return float(right.sum()), float(asked.sum())
+    asked, right = noised.hidden & texts.content, 0.0
+    parts = in_parts(denoiser, noised.z_t, texts.embedding, asked, texts.mask_id, texts.other_id)
+    for rows, log_probability in parts:
+        right += float((log_probability.argmax(dim=-1) == texts.x_0[rows][asked[rows]]).sum())
+    return right, float(asked.sum())

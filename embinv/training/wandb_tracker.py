@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from embinv.training.tracking import RunMemory, TrackedRun
 
@@ -50,20 +51,23 @@ class WandbTracker:
             raise ConnectionError(str(error)) from error
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        fresh = self.memory.unseen(step, list(values))
-        if fresh:
-            self.run.log({name: values[name] for name in fresh}, step=step)
+        self._log(step, {name: values[name] for name in self.memory.unseen(step, values)})
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if self.memory.unseen(step, [name]):
             table = self.wandb.Table(columns=list(columns))
             for row in rows:
                 table.add_data(*row)
-            self.run.log({name: table}, step=step)
+            self._log(step, {name: table})
 
     def picture(self, step: int, name: str, path: Path) -> None:
         if self.memory.unseen(step, [name]):
-            self.run.log({name: self.wandb.Image(str(path))}, step=step)
+            self._log(step, {name: self.wandb.Image(str(path))})
+
+    def _log(self, step: int, values: dict[str, Any]) -> None:
+        if values:
+            self.run.log(values, step=step)
+            self.memory.note(dict.fromkeys(values, step))
 
     def close(self, finished: bool) -> None:
         self.run.finish(exit_code=0 if finished else 1)

@@ -9,6 +9,7 @@ from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe
 from embinv.data.settings import DataSettings
 from embinv.encoders.hashing import HashEncoder
+from jobs.outputs import SUCCESS_FILE
 from tests.fakes import sentences, word_tokenizer
 
 DATA = DataSettings(min_chars=5, max_chars=30)
@@ -85,6 +86,7 @@ def test_encoded_pairs_are_aligned_divided_and_read_back(config, tmp_path):
     recipe = chosen.pairs_recipe(tokenizer)
     write_pairs(tmp_path / "pairs", recipe, splits)
     assert read_recipe(tmp_path / "pairs") == recipe
+    assert (tmp_path / "pairs" / SUCCESS_FILE).is_file()  # without it, jobs/train.py takes them for unfinished
     for name, pairs in splits.items():
         found = read_pairs(tmp_path / "pairs", name)
         assert sorted(found.texts) == sorted(pairs.texts)

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality import SIDES, QualityCase, commonest, compare, measured, our_quality, read_material
+from benchmarks.quality import (
+    OURS,
+    QualityCase,
+    commonest,
+    compare,
+    measured,
+    middle,
+    our_quality,
+    read_material,
+    reference_quality,
+    sides_of,
+)
 from embinv.encoders.hashing import HashEncoder
 from embinv.models.settings import ModelSettings
 from embinv.training.settings import TrainingSettings
@@ -105,25 +116,62 @@ def test_vocabulary_keeps_the_commonest_tokens_and_the_ends(case):
 
 
 def test_both_sides_train_for_the_minutes_and_are_measured_alike(case):
-    sides = {name: side(case) for name, side in SIDES.items()}
+    sides = {name: side(own) for name, (side, own) in sides_of(case, [1e-3]).items()}
+    assert list(sides) == ["0.001", OURS]
     for figures in sides.values():
         assert figures["n"] == 30
         assert figures["steps"] > 0
         assert set(figures["filling_gaps"]) == {"10%", "50%", "100%"}
         assert 0 <= figures["token_accuracy"] <= 1
         assert figures["steps"] * 8 / figures["samples_per_second"] > 1.9  # seconds, of 2 that each is given
-    assert sides["reference"]["token_accuracy"] == max(sides["reference"]["tried"].values())
+        assert 0 < figures["cores_used"] < 4  # of one thread
+        assert (figures["precision"], figures["parameters"] > 0) == ("float32", True)
+    assert sides[OURS]["parameters"] != sides["0.001"]["parameters"]  # gates and pseudo-tokens
+    assert sides["0.001"]["token_accuracy"] == max(sides["0.001"]["tried"].values())
     result = compare(case, sides)
-    assert result["reference_token_accuracy"] == sides["reference"]["token_accuracy"]
+    assert result["reference_token_accuracy"] == sides["0.001"]["token_accuracy"]
     assert (result["minutes"], result["batch"]) == (case.training.minutes, 8)
 
 
+def accuracy(value, error=0.0):
+    return {"token_accuracy": value, "token_accuracy_se": error}
+
+
 def test_ratio_and_its_error_follow_from_both_figures(case):
-    ours = {"token_accuracy": 0.3, "token_accuracy_se": 0.03}
-    result = compare(case, {"ours": ours, "reference": {"token_accuracy": 0.15, "token_accuracy_se": 0.0}})
+    result = compare(case, {OURS: accuracy(0.3, 0.03), "0.001": accuracy(0.15)})
     assert (result["quality_at_equal_time"], result["quality_at_equal_time_se"]) == (2.0, 0.2)
-    nothing = compare(case, {"ours": ours, "reference": {"token_accuracy": 0.0, "token_accuracy_se": 0.0}})
-    assert nothing["quality_at_equal_time"] is None
+    both = compare(case, {OURS: accuracy(0.3, 0.03), "0.001": accuracy(0.15, 0.015)})
+    assert both["quality_at_equal_time_se"] == pytest.approx(2.0 * np.hypot(0.1, 0.1), abs=1e-3)
+
+
+def test_ratio_is_zero_where_ours_got_nothing_right_and_null_only_where_the_reference_did(case):
+    beaten = compare(case, {OURS: accuracy(0.0), "0.001": accuracy(0.15, 0.01)})
+    assert (beaten["quality_at_equal_time"], beaten["quality_at_equal_time_se"]) == (0.0, 0.0)
+    nothing = compare(case, {OURS: accuracy(0.3, 0.03), "0.001": accuracy(0.0)})
+    assert (nothing["quality_at_equal_time"], nothing["quality_at_equal_time_se"]) == (None, None)
+
+
+def test_the_reference_counts_with_the_best_of_its_rates_and_all_are_told(case):
+    tried = sides_of(case, [5e-4, 1e-3, 2e-3])
+    assert {name: own.reference_rate for name, (side, own) in tried.items() if side is reference_quality} == {
+        "0.0005": 5e-4,
+        "0.001": 1e-3,
+        "0.002": 2e-3,
+    }
+    assert tried[OURS] == (our_quality, case)
+    result = compare(
+        case, {"0.0005": accuracy(0.1), "0.001": accuracy(0.25), "0.002": accuracy(0.2), OURS: accuracy(0.5)}
+    )
+    assert (result["quality_at_equal_time"], result["reference_rate"]) == (2.0, 1e-3)
+    assert result["reference_rates"] == {"0.0005": 0.1, "0.001": 0.25, "0.002": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [([3.0, None, 1.0], 3.0), ([None, 0.0], 0.0), ([None, None, 2.0], None), ([0.0, 1.0, 2.0], 1.0), ([2.0, 1.0], 1.0)],
+)
+def test_the_middle_of_several_seeds_takes_null_for_infinite(ratios, expected):
+    assert middle([{"quality_at_equal_time": ratio} for ratio in ratios])["quality_at_equal_time"] == expected
 
 
 def test_too_few_held_out_texts_are_told(case):

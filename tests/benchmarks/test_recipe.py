@@ -10,15 +10,27 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.pairs import content
 from benchmarks.recipe import CONFIG, calibrate, list_variants, steps_of
 from benchmarks.recipe import Plan as RecipePlan
 from benchmarks.recipe_parts import SelfConditionedMDLM
-from benchmarks.recipe_results import PACE, Run, draw, is_done, read_results, result_file, table, write_result
-from benchmarks.recipe_run import Trainee, content, measure, read_data, timed_steps
+from benchmarks.recipe_results import (
+    PACE,
+    Run,
+    differences,
+    draw,
+    is_done,
+    read_results,
+    result_file,
+    table,
+    write_result,
+)
+from benchmarks.recipe_run import Trainee, measure, read_data, timed_steps
 from benchmarks.recipe_variants import BASE, COMBINED, SETTINGS, VARIANTS, choose
 from embinv.config import load_config
 from embinv.encoders.hashing import HashEncoder
 from embinv.training.loop import RunState, run
+from embinv.training.lr_schedule import SCHEDULES
 from embinv.training.validation import validate
 from tests.fakes import awaken, hash_spec, pairs_of, recipe_for, sentences, word_tokenizer, write_pairs
 
@@ -118,13 +130,21 @@ def test_the_base_trains_bit_for_bit_as_the_product_does(data):
     assert moved == []
 
 
-def test_training_by_time_uses_its_time_and_makes_the_rate_fall_to_its_end(data):
-    shares = []
-    spent = trainee(data).train(0.3, None, lambda share, left, what: shares.append(share))
-    assert 0.3 <= spent["seconds"] < 5
-    assert spent["steps"] == len(shares) > 1
+def test_training_by_time_uses_its_time_and_makes_the_rate_rise_and_fall_by_it(data):
+    subject, shares, rates = trainee(data), [], []
+    step = subject.engine.step
+    subject.engine.step = lambda rate: rates.append(rate) or step(rate)
+    spent = subject.train(1.0, None, lambda share, left, what: shares.append(share))
+    assert 1.0 <= spent["seconds"] < 5
+    assert spent["steps"] == len(shares) == len(rates) > 5
     assert spent["samples"] == 8 * spent["steps"]
     assert shares == sorted(shares)
+    settings = subject.settings
+    schedule = SCHEDULES[settings.schedule]
+    middles = [min(1.0, share * (1 + 0.5 / max(1, made))) for made, share in enumerate(shares)]  # half a step later
+    assert rates == pytest.approx([schedule(share, settings.warmup, settings.decay) for share in middles])
+    assert max(rates) == 1.0
+    assert rates[0] < 0.5 > rates[-1]
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -167,11 +187,11 @@ def test_figures_are_those_of_the_product_s_own_validation(data):
     awaken(subject.ema.model)
     measured = measure(subject)
     ends = (data.ids.eos_id, data.ids.pad_id)
-    theirs = validate(subject.ema.model, data.held_out, data.ids.mask_id, ends, 1, subject.engine)
+    theirs = validate(subject.ema.model, data.held_out, data.ids.mask_id, ends, 1, subject.engine, data.ids.other_id)
     assert measured["figures"]["nelbo"] == pytest.approx(theirs.nelbo, abs=1e-4)
     right, lengths = (sum(map(int, measured[name].split())) for name in ("right", "lengths"))
     assert measured["figures"]["token_accuracy_8_passes"]["value"] == pytest.approx(right / lengths, abs=1e-5)
-    assert lengths == sum(len(content(row, data.ids)) for row in data.held_out.token_ids.tolist())
+    assert lengths == sum(len(content(row, ends)) for row in data.held_out.token_ids.tolist())
 
 
 def test_fewer_held_out_texts_than_asked_for_are_refused(folder):
@@ -239,6 +259,29 @@ def test_the_table_holds_every_run_sorted_within_its_group(tmp_path):
     assert "2 seeds" in "\n".join(lines)
 
 
+def test_luck_of_the_seed_is_added_where_the_base_has_several(tmp_path):
+    kept(tmp_path)
+    kept(tmp_path, "decay-0.2", right="4 4 0", group="schedule")
+    [alone] = differences(read_results(tmp_path)).values()
+    assert "luck of the seed is not in it" in table(read_results(tmp_path))
+    kept(tmp_path, seed=1, right="4 4 1")
+    runs = read_results(tmp_path)
+    [over] = differences(runs).values()
+    spread = np.var([7 / 12, 9 / 12], ddof=1)
+    assert over.value == alone.value
+    assert over.standard_error == pytest.approx(np.sqrt(alone.standard_error**2 + 2 * spread))
+    assert "the base's 2 seeds" in table(runs)
+    assert "luck of the seed" not in table(runs)
+
+
+@pytest.mark.parametrize("field", ["minutes", "credited", "threads", "data", "held_out_texts"])
+def test_results_that_cannot_be_compared_are_refused_by_name(tmp_path, field):
+    kept(tmp_path)
+    kept(tmp_path, "decay-0.2", group="schedule", **{field: 99})
+    with pytest.raises(ValueError, match=f"with {field} 99 and base-seed0.json"):
+        read_results(tmp_path)
+
+
 def test_the_picture_is_drawn_from_result_files(tmp_path):
     kept(tmp_path)
     kept(tmp_path, "decay-0.2", right="0 0 0", group="schedule")
@@ -290,9 +333,34 @@ def test_steps_are_timed_one_by_one(data):
 
 
 def test_a_pace_of_another_machine_setting_is_refused(tmp_path, folder):
-    write_result(tmp_path / PACE, {"threads": 7, "data": "x/y", "kinds": {}})
-    with pytest.raises(ValueError, match="timed with threads 7, not 1"):
+    write_result(tmp_path / PACE, {"threads": 7, "data": "x/y", "settings": {}, "kinds": {}})
+    with pytest.raises(ValueError, match="made with threads 7, not 1"):
         calibrate(plan(folder), [VARIANTS[0]], tmp_path / PACE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": {"optimizer": "adamw"}}, "made with training.optimizer 'adamw', not 'muon'"),
+        ({"model": {"size": "base"}}, "made with model.size 'base', not 'small'"),
+        (None, "does not say with which settings it was made"),
+    ],
+)
+def test_a_pace_of_another_base_is_refused(tmp_path, folder, change, message):
+    same = {"threads": 1, "data": f"{folder.parent.name}/{folder.name}", "kinds": {BASE: {"seconds": 0.1, "ratio": 1}}}
+    kept_settings = {"settings": {"model": {}, "training": {}} | change} if change else {}
+    write_result(tmp_path / PACE, same | kept_settings)
+    with pytest.raises(ValueError, match=message):
+        calibrate(plan(folder), [VARIANTS[0]], tmp_path / PACE)
+
+
+def test_a_pace_of_the_same_base_is_taken(tmp_path, folder):
+    kinds = {BASE: {"seconds": 0.1, "ratio": 1.0}}
+    settings = load_config(CONFIG, [*SETTINGS, "training.minutes=77"]).model_dump(mode="json")
+    del settings["training"]["minutes"]
+    same = {"threads": 1, "data": f"{folder.parent.name}/{folder.name}", "settings": settings, "kinds": kinds}
+    write_result(tmp_path / PACE, same)
+    assert calibrate(plan(folder), [VARIANTS[0]], tmp_path / PACE)["kinds"] == kinds
 
 
 def test_the_list_says_what_is_done_and_how_long_the_rest_takes(tmp_path):
@@ -323,7 +391,7 @@ def test_the_command_makes_what_is_missing_once_and_shows_it(folder, tmp_path):
     assert (again.returncode, again.stdout) == (0, "")
     assert "0 runs to make, 3 done before" in again.stderr
     otherwise = call()
-    assert otherwise.returncode == 1
+    assert otherwise.returncode == 2
     assert "credited 'equal time at measured pace', not 'wall clock'" in otherwise.stderr
     assert "| cosine | schedule=cosine |" in call("--table").stdout
     assert call("--draw").returncode == 0

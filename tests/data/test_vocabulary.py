@@ -15,6 +15,7 @@ def test_kept_ids_are_numbered_in_ascending_order(trimmed):
     assert trimmed.kept.tolist() == [0, 1, 7, 30, 49]
     assert trimmed.compact(np.array([0, 1, 7, 30, 49])).tolist() == [0, 1, 2, 3, 4]
     assert (trimmed.size, trimmed.full_size, trimmed.trimmed) == (6, FULL, True)
+    assert trimmed.other_id == 5
 
 
 def test_known_ids_come_back_as_they_were(trimmed):
@@ -24,7 +25,7 @@ def test_known_ids_come_back_as_they_were(trimmed):
 
 def test_every_unknown_id_becomes_other_and_comes_back_as_the_unknown_token(trimmed):
     strangers = np.setdiff1d(np.arange(FULL), trimmed.kept)
-    assert set(trimmed.compact(strangers).tolist()) == {trimmed.size - 1}
+    assert set(trimmed.compact(strangers).tolist()) == {trimmed.other_id}
     assert set(trimmed.original(trimmed.compact(strangers)).tolist()) == {UNKNOWN}
 
 
@@ -34,7 +35,7 @@ def test_what_always_stays_is_kept_though_it_does_not_occur():
 
 def test_whole_vocabulary_changes_nothing_and_has_no_other():
     whole, ids = Vocabulary.whole(FULL), np.arange(FULL)
-    assert (whole.size, whole.trimmed) == (FULL, False)
+    assert (whole.size, whole.trimmed, whole.other_id) == (FULL, False, None)
     assert np.array_equal(whole.compact(ids), ids)
     assert np.array_equal(whole.original(ids), ids)
 

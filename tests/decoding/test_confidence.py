@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from embinv.decoding import parts
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.confidence import decode_by_confidence
 from embinv.decoding.strategies import STRATEGIES
@@ -21,12 +22,12 @@ def texts():
     )
 
 
-def request(embedding, steps, length=LENGTH):
-    return DecodingRequest(embedding, length, MASK, steps, torch.Generator().manual_seed(0))
+def request(embedding, steps, length=LENGTH, other_id=None):
+    return DecodingRequest(embedding, length, MASK, steps, torch.Generator().manual_seed(0), other_id)
 
 
-def states(denoiser, embedding, steps):
-    return list(decode_by_confidence(denoiser, request(embedding, steps)))
+def states(denoiser, embedding, steps, other_id=None):
+    return list(decode_by_confidence(denoiser, request(embedding, steps, other_id=other_id)))
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
@@ -140,3 +141,42 @@ def test_decoding_starts_with_everything_hidden_at_confidence_zero(texts):
     assert (start.tokens == MASK).all()
     assert start.tokens.shape == start.confidence.shape == (ROWS, LENGTH)
     assert not start.confidence.any()
+
+
+@pytest.mark.parametrize("steps", [1, 3, LENGTH])
+def test_id_that_is_barred_is_never_written_and_all_else_is_as_if_it_had_no_probability(texts, steps):
+    free = states(ContextDenoiser(VOCABULARY), texts[1], steps)[-1].tokens
+    barred = int(free.flatten().mode().values)
+    assert (free == barred).any()
+    inner = ContextDenoiser(VOCABULARY)
+
+    def without(z_t, embedding, positions):
+        return inner(z_t, embedding, positions).index_fill(1, torch.tensor([barred]), -torch.inf)
+
+    found = states(ContextDenoiser(VOCABULARY), texts[1], steps, other_id=barred)
+    assert not (found[-1].tokens == barred).any()
+    for state, expected in zip(found, states(without, texts[1], steps), strict=True):
+        assert torch.equal(state.tokens, expected.tokens)
+        assert torch.equal(state.confidence, expected.confidence)
+
+
+@pytest.mark.parametrize("room", [1, LENGTH * VOCABULARY, 2 * LENGTH * VOCABULARY + 1, 3 * LENGTH * VOCABULARY])
+@pytest.mark.parametrize("steps", [1, 3, LENGTH])
+def test_few_logits_at_once_decode_as_all_of_them_do(texts, steps, room, monkeypatch):
+    dense = states(ContextDenoiser(VOCABULARY), texts[1], steps)
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", room)
+    denoiser = ContextDenoiser(VOCABULARY)
+    bounded = states(denoiser, texts[1], steps)
+    for state, expected in zip(bounded, dense, strict=True):
+        assert torch.equal(state.tokens, expected.tokens)
+        assert torch.equal(state.confidence, expected.confidence)
+    sizes = [(len(z_t), int(positions.sum()) * VOCABULARY) for z_t, positions in denoiser.seen]
+    assert all(rows == 1 or logits <= room for rows, logits in sizes)  # one text at least
+    assert sum(rows for rows, _ in sizes) == ROWS * steps
+    if room > LENGTH * VOCABULARY:
+        assert len(sizes) < ROWS * steps  # texts go together where there is room
+    assert sizes[0][0] == max(1, room // (LENGTH * VOCABULARY))
+
+
+def test_usual_room_is_256_megabytes():
+    assert parts.LOGITS_AT_ONCE * 4 == 256 * 2**20

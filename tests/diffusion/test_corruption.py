@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from embinv.diffusion.corruption import mask_tokens
+from embinv.diffusion.corruption import mask_by, mask_tokens
 
 MASK = 9
 DRAWS = 10_000
@@ -52,3 +52,15 @@ def test_a_generator_in_the_same_state_draws_the_same_corruption():
         mask_tokens(x_0, torch.full((8,), 0.5), MASK, torch.Generator().manual_seed(7))[0] for _ in range(2)
     )
     assert torch.equal(first, second)
+
+
+def test_parts_of_a_batch_are_hidden_as_the_whole_batch_is():
+    x_0 = torch.randint(0, MASK, (6, 16), generator=torch.Generator().manual_seed(8))
+    t = torch.linspace(0.2, 0.9, 6)
+    whole = mask_tokens(x_0, t, MASK, torch.Generator().manual_seed(9))
+    uniforms = torch.rand((6, 16), generator=torch.Generator().manual_seed(9))
+    parts = [mask_by(uniforms[rows], x_0[rows], t[rows], MASK) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    z_t, hidden = (torch.cat(part) for part in zip(*parts, strict=True))
+    assert torch.equal(z_t, whole[0])
+    assert torch.equal(hidden, whole[1])
+    assert 0 < whole[1].sum() < whole[1].numel()

@@ -115,6 +115,7 @@ def tiny_pairs(tiny, write_texts, tmp_path_factory):
         "corpus": {"rows": 600, "seconds": 1.5},
     }
     (pairs / "_stats.json").write_text(json.dumps(stats))
+    (pairs / "_SUCCESS").touch()
     return pairs
 
 
@@ -130,7 +131,7 @@ def tiny_run(ray_cluster, tiny, tiny_pairs, tmp_path_factory):
 class JobProcess:
     """A job as a person starts it: a program with a process group and a Ray session of its own, on 2 CPUs."""
 
-    def __init__(self, folder, arguments, environment=None):
+    def __init__(self, folder, arguments, environment=None, cwd=ROOT):
         # Short, since it holds Unix sockets; and every process of this session carries it in its environment.
         self.ray_folder = Path(tempfile.mkdtemp(prefix="job", dir="/tmp"))
         self.log = folder / f"{self.ray_folder.name}.log"
@@ -146,7 +147,7 @@ class JobProcess:
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
-                cwd=ROOT,
+                cwd=cwd,
                 env=variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -200,12 +201,12 @@ class JobProcess:
 def start_job(tmp_path):
     """Returns a function that starts a job, such as `start_job("jobs/encode.py", "--out", folder)`.
 
-    `environment=` adds variables, such as those of a hub on loopback.
+    `environment=` adds variables, such as those of a hub on loopback; `cwd=` is where it is started.
     """
     started = []
 
-    def start(*arguments, environment=None):
-        started.append(JobProcess(tmp_path, arguments, environment))
+    def start(*arguments, environment=None, cwd=ROOT):
+        started.append(JobProcess(tmp_path, arguments, environment, cwd))
         return started[-1]
 
     yield start

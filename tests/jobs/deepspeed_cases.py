@@ -1,7 +1,7 @@
 """The same training on DeepSpeed's workers and in one plain process: what tests/jobs/test_deepspeed_engine.py compares.
 
-A step's rows, times and masks follow from (seed, step, rank), so one process that takes the batches of all ranks in
-turn, as passes of one accumulation, has the gradient that the workers have together.
+A step's rows, times and masks follow from (seed, step), so one process that takes the parts of all ranks in turn, as
+passes of one accumulation, has the gradient that the workers have together.
 """
 
 import math
@@ -23,7 +23,7 @@ from embinv.models.settings import ModelSettings
 from embinv.training.engine import LocalEngine
 from embinv.training.optimizer import build_optimizer
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import step_generator, to_tensors, training_loss
+from embinv.training.step import draw, loss_of_draws, step_generator, to_tensors
 from jobs import deepspeed_engine
 from jobs.deepspeed_engine import TAG, DeepSpeedEngine
 
@@ -107,14 +107,16 @@ def drive(engine, case, ranks):
     before = start = snapshot(engine)
     for step in range(case.first, case.first + case.steps):
         sums, norm = [], math.nan
+        rows = batch_rows(ROWS, case.settings.texts_per_step, step, case.settings.seed)
+        generator = step_generator(case.settings.seed, step, 0)
+        draws = draw(case.settings, len(rows), LENGTH, DIM, generator)
         for micro, rank in [(micro, rank) for micro in range(passes) for rank in ranks]:
-            place, number = (step, micro, rank), step * passes + micro
-            rows = batch_rows(ROWS, micro_batch, number, case.settings.seed, rank, len(RANKS))
-            x_0, embedding = to_tensors(data, rows, engine.device)
+            place, begin = (step, micro, rank), (micro * len(RANKS) + rank) * micro_batch
+            mine = slice(begin, begin + micro_batch)
+            x_0, embedding = to_tensors(data, rows[mine], engine.device)
             if place in case.no_loss:
                 embedding[0, 0] = math.nan
-            generator = step_generator(case.settings.seed, number, rank)
-            loss = training_loss(engine, x_0, embedding, VOCABULARY, case.settings, generator).loss
+            loss = loss_of_draws(engine, x_0, embedding, VOCABULARY, case.settings, draws.take(mine)).loss
             if engine.total([float(not torch.isfinite(loss))])[0]:
                 engine.skip()
                 norm = math.nan
@@ -136,21 +138,15 @@ def snapshot(engine):
     return {name: weight.detach().clone() for name, weight in engine.weights()}
 
 
-class AutocastEngine(LocalEngine):
-    """A plain engine that multiplies in bfloat16."""
-
-    def loss(self, *batch):
-        with torch.autocast("cpu", torch.bfloat16):
-            return super().loss(*batch)
-
-
 def plainly(case, *later):
     """Runs a case in this process, without DeepSpeed, and goes on with (case, ranks) after it; returns the last."""
-    made, kind = model(case), LocalEngine if case.settings.precision == "float32" else AutocastEngine
+    made, precision = model(case), "float32" if case.settings.precision == "float32" else "bfloat16-mixed"
     optimizer = build_optimizer(made, case.settings)
     for part, ranks in ((case, RANKS), *later):
         accumulation = len(ranks) * part.settings.gradient_accumulation
-        outcome = drive(kind(made, optimizer, accumulation, part.settings.gradient_clipping), part, ranks)
+        clipping = part.settings.gradient_clipping
+        engine = LocalEngine(made, optimizer, accumulation, clipping, precision=precision)
+        outcome = drive(engine, part, ranks)
     return outcome
 
 

@@ -3,6 +3,7 @@ import importlib
 import json
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from jobs.arguments import (
     output_folder,
     run_job,
     write_json,
+    write_whole,
 )
 
 CONFIG = "configs/minilm.yaml"
@@ -90,6 +92,22 @@ def test_a_reader_of_json_never_sees_half_of_it(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_stays_as_it_was_where_a_new_one_cannot_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "report.md"
+    write_whole(path, "old")
+
+    def full(partial, text, **options):
+        partial.write_bytes(text[:1].encode())
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "write_text", full)
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    write_whole(path, "new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.md", "new")]
+
+
 def test_json_keeps_every_script(tmp_path):
     write_json(tmp_path / "a.json", {"text": "東京 é"})
     assert "東京 é" in (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -109,6 +127,22 @@ def test_an_output_folder_is_no_file_and_no_uri(tmp_path):
         output_folder(str(tmp_path / "file"))
     with pytest.raises(ValueError, match="--data s3://bucket/a: give a path"):
         output_folder("s3://bucket/a", "--data")
+
+
+def test_a_folder_that_may_not_be_looked_at_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.raises(ValueError, match=r"^--data /closed/a: cannot be looked at \(Permission denied\); check"):
+        output_folder("/closed/a", "--data")
+
+
+def test_a_path_that_leads_nowhere_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for given in (str(tmp_path / "round" / "out"), "~nobody-has-this-name/out"):
+        with pytest.raises(ValueError, match=r"^--out .*: cannot be looked at \(.+\); check the path"):
+            output_folder(given)
 
 
 def ending(error):

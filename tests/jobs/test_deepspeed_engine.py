@@ -11,8 +11,9 @@ from functools import cache
 import pytest
 import torch
 
-from jobs.deepspeed_engine import deepspeed_config
+from jobs.deepspeed_engine import BFLOAT16_SUMS, deepspeed_config, require_exact_sums
 from tests.jobs.deepspeed_cases import Case, on_workers, plainly, ranks_of, settings, universal
+from tests.jobs.one_worker import norms, on_a_gpu
 
 STAGES, PRECISIONS = (0, 1, 2, 3), ("float32", "bfloat16-mixed", "bfloat16")
 LOSS = {"float32": 1e-5, "bfloat16-mixed": 2**-8, "bfloat16": 2**-8}
@@ -258,3 +259,70 @@ def test_what_is_saved_after_that_is_an_ordinary_state(gone_on, saved, tmp_path)
     for stage, found in enumerate(on_workers(3, last, tmp_path)):
         expected = plainly(first[stage], (later[stage], batches(3)), (last[stage], batches(3)))
         assert_same_training(found, expected)
+
+
+# --- sums of gradients
+
+
+def bfloat16(stage, passes, **changes):
+    return settings(
+        precision="bfloat16", zero_stage=stage, gradient_accumulation=passes, batch_size=2 * passes, **changes
+    )
+
+
+OFFLOADED = {"offload_optimizer": "cpu"}
+IN_FLOAT32 = [(2, {}), (3, {}), (3, OFFLOADED)]
+IN_BFLOAT16 = [(0, {}), (1, {}), (1, OFFLOADED), (2, OFFLOADED)]
+
+
+@pytest.mark.parametrize(("stage", "changes"), IN_FLOAT32)
+def test_a_bfloat16_model_s_gradients_are_added_up_in_float32_where_deepspeed_can(stage, changes):
+    many = bfloat16(stage, 64, **changes)
+    require_exact_sums(many)
+    assert deepspeed_config(many, 2)["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert deepspeed_config(bfloat16(stage, 1, **changes), 2)["data_types"] == {}  # nothing is added up
+
+
+@pytest.mark.parametrize(("stage", "changes"), IN_BFLOAT16)
+def test_many_of_them_are_refused_where_it_cannot(stage, changes):
+    require_exact_sums(bfloat16(stage, BFLOAT16_SUMS, **changes))
+    many = bfloat16(stage, 2 * BFLOAT16_SUMS, **changes)
+    with pytest.raises(ValueError, match=r"gradients of 16 passes .* set it to 8 at most, .* bfloat16-mixed"):
+        require_exact_sums(many)
+    assert deepspeed_config(many, 2)["data_types"] == {}
+    require_exact_sums(many.model_copy(update={"precision": "bfloat16-mixed"}))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_sum_of_many_equal_passes_is_that_pass(tmp_path):
+    cases = [*IN_FLOAT32, (1, {})]
+    changes = [
+        {
+            "precision": "bfloat16",
+            "zero_stage": stage,
+            "gradient_accumulation": passes,
+            "gradient_clipping": 0.0,
+            **more,
+        }
+        for stage, more in cases
+        for passes in (1, 64)
+    ]
+    found = norms(changes, tmp_path)
+    pairs_of_norms = dict(zip(map(str, cases), zip(found[::2], found[1::2], strict=True), strict=True))
+    for name in map(str, IN_FLOAT32):
+        once, summed = pairs_of_norms[name]
+        assert summed == pytest.approx(once, rel=1e-5), name
+    once, rounded = pairs_of_norms[str((1, {}))]
+    assert abs(rounded - once) > 1e-4 * once  # what is refused
+
+
+# --- on a GPU
+
+
+@pytest.mark.gpu
+def test_one_worker_on_a_gpu_trains_as_a_plain_process_does(tmp_path):
+    found, expected = on_a_gpu(Case(settings(device="cuda", compile=False)), tmp_path)
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+    assert found.norms == pytest.approx(expected.norms, rel=1e-4)
+    assert distance(found.end, expected.end) < 0.01 * distance(expected.start, expected.end)

@@ -5,13 +5,21 @@ import pytest
 from rich.console import Console
 
 from jobs.demo import OURS, run_demo, start_over
+from jobs.outputs import sole_writer
+
+KILLED = (  # what a killed demo may leave beside what is whole
+    "state-0123abcd .texts.partial .pairs.progress .texts.lock .last.partial .last.old .checkpoint.partial "
+    ".checkpoint.old progress.partial examples.partial ._run.json.partial .report.md.partial .http.json.partial "
+    ".saving-step-000000010 failures.log mlflow.db mlflow.db-journal mlflow-run.json mlflow-run.partial "
+    "mlflow-artifacts wandb wandb-run.json wandb-run.partial"
+).split()
 
 
-def test_starting_over_deletes_a_demo_and_nothing_beside_it(tmp_path):
+def test_starting_over_deletes_a_demo_killed_at_any_moment_and_nothing_beside_it(tmp_path):
     out = tmp_path / "runs" / "demo"
-    for name in (*OURS, "state-0123abcd", ".texts.partial", ".pairs.progress"):
+    for name in dict.fromkeys((*OURS, *KILLED)):
         path = out / name
-        if "." in name.lstrip("."):
+        if "." in name.lstrip("."):  # some of them are folders in truth, which does not matter here
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         else:
@@ -22,13 +30,25 @@ def test_starting_over_deletes_a_demo_and_nothing_beside_it(tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("name", ["thesis.doc", "src", ".git", "texts2"])
+@pytest.mark.parametrize("name", ["thesis.doc", "src", ".git", "texts2", ".textsold", "notes.partial", "wandb2"])
 def test_starting_over_refuses_a_folder_with_anything_else(tmp_path, name):
     (tmp_path / "texts").mkdir()
     (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match=f"holds {name} that the demo did not make; move it away"):
         start_over(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["texts", name])
+
+
+@pytest.mark.parametrize("at_work", ["demo", "demo/texts", "demo/pairs"])
+def test_starting_over_waits_for_no_demo_that_is_at_work_and_deletes_nothing_of_it(tmp_path, at_work):
+    (tmp_path / "demo" / "texts").mkdir(parents=True)
+    (tmp_path / "demo" / "texts" / "part-0.parquet").touch()
+    with sole_writer(tmp_path / at_work):
+        with pytest.raises(ValueError, match=f"{tmp_path / at_work}: another job is writing there"):
+            start_over(tmp_path / "demo")
+        assert (tmp_path / "demo" / "texts" / "part-0.parquet").exists()
+    start_over(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_starting_over_without_a_demo_is_fine(tmp_path):
@@ -53,6 +73,7 @@ def demo(ray_cluster, tiny, tmp_path):
         "data.rows=300",
         "training.minutes=5",
         "training.max_steps=10",
+        "training.validations=1",  # of two, either may be the better one
         "training.precision=auto",
         "evaluation.rows=8",
         "evaluation.examples=4",

@@ -2,11 +2,16 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
+import jobs.evaluate
 from embinv.config import EvaluationSettings
+from embinv.encoders.hashing import HashEncoder
+from embinv.encoders.spec import EncoderSpec
 from embinv.report import figure_table
 from jobs.evaluate import main, make_report
+from tests.fakes import hash_spec, pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer, write_pairs
 
 FIGURES = ("token_accuracy", "exact_match", "token_f1", "bleu", "cosine")
 
@@ -62,8 +67,8 @@ def test_the_page_shows_the_same_figures(reported):
 def test_the_command_line_gives_the_same_figures(reported, tiny_run, tiny_pairs, tmp_path, capsys):
     _, report = reported
     run, _ = tiny_run
-    settings = [part for key in ("rows=12", "steps=2", "examples=3") for part in ("--set", f"evaluation.{key}")]
-    main(["--checkpoint", str(run / "checkpoint"), "--data", str(tiny_pairs), "--out", str(tmp_path), *settings])
+    where = ["--checkpoint", str(run / "checkpoint"), "--data", str(tiny_pairs), "--out", str(tmp_path)]
+    main(where)  # as the run's own config says
     again = json.loads((tmp_path / "report.json").read_text())
     assert all(again[name] == report[name] for name in FIGURES)
     assert again["baselines"] == report["baselines"]
@@ -102,8 +107,8 @@ def test_the_report_shows_what_the_runs_fixed_texts_were_recovered_as(reported, 
     ]
     assert len(report["recoveries"][1]["texts"]) == 8
     page = (out / "report.md").read_text()
-    assert "| original | step 10 | step 20 |" in page
     assert "| original | recovered at step 20 |" in page
+    assert page.count("<details>") == 8 and page.count("\n| 10 | ") == page.count("\n| 20 | ") == 8
 
 
 def test_a_checkpoint_that_was_moved_away_from_its_run_is_measured_without_them(
@@ -114,3 +119,116 @@ def test_a_checkpoint_that_was_moved_away_from_its_run_is_measured_without_them(
     report = make_report(tmp_path / "moved" / "checkpoint", tiny_pairs, tmp_path / "out", tiny().evaluation, "cpu")
     assert report["recoveries"] == []
     assert "While it was learning" not in (tmp_path / "out" / "report.md").read_text()
+
+
+# --- a checkpoint in a folder of its own, of any kind of encoder
+
+HASH = EncoderSpec(kind="hash", model="hash", dim=16)
+OPENAI = EncoderSpec(kind="openai", base_url="http://127.0.0.1:9/v1", model="m", dim=16)
+
+
+class Measured:
+    """A checkpoint of 1 step and pairs of 20 and 20 texts, in a folder; `command` measures it."""
+
+    def __init__(self, folder, spec=HASH):
+        self.run, self.data, self.out = folder / "run", folder / "pairs", folder / "report"
+        tokenizer = word_tokenizer(folder / "words")
+        tiny_checkpoint(self.run / "checkpoint", tokenizer, spec)
+        path = self.run / "checkpoint" / "config.json"
+        tree = json.loads(path.read_text())
+        path.write_text(json.dumps(tree | {"training": {"steps": 1, "seconds": 2.0, "samples_per_second": 3.0}}))
+        pairs, recipe = pairs_of(sentences(40), tokenizer, HashEncoder(hash_spec(16))), recipe_for(tokenizer, spec)
+        for split, rows in (("train", np.arange(20)), ("test", np.arange(20, 40))):
+            write_pairs(self.data, recipe, pairs.take(rows), split)
+        stats = {"samples_per_second": 4.0, "seconds": 5.0, "corpus": {"seconds": 6.0}}
+        (self.data / "_stats.json").write_text(json.dumps(stats))
+        (self.data / "_SUCCESS").touch()
+
+    def command(self, *overrides):
+        where = ["--checkpoint", str(self.run / "checkpoint"), "--data", str(self.data), "--out", str(self.out)]
+        main([*where, *(part for override in overrides for part in ("--set", override))])
+        return json.loads((self.out / "report.json").read_text())
+
+    def refusal(self, *overrides):
+        with pytest.raises(ValueError, match=r".+") as caught:
+            self.command(*overrides)
+        assert len(str(caught.value).splitlines()) == 1
+        return str(caught.value)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    return Measured(tmp_path)
+
+
+@pytest.fixture
+def nothing_is_generated(monkeypatch):
+    monkeypatch.setattr(jobs.evaluate, "evaluate", lambda *_: pytest.fail("generated before everything was looked at"))
+
+
+@pytest.mark.parametrize("spec", [HASH, OPENAI], ids=lambda spec: spec.kind)
+def test_a_checkpoint_of_an_encoder_without_a_tokenizer_is_measured(tmp_path, monkeypatch, spec):
+    if spec is OPENAI:
+
+        class Silent:
+            def encode(self, texts):
+                raise ValueError("nobody answers")
+
+        monkeypatch.setattr(jobs.evaluate, "open_encoder", lambda *_, **__: Silent())
+    report = Measured(tmp_path, spec).command("evaluation.rows=8", "evaluation.steps=2")
+    assert (report["n"], report["steps"], report["encoder"]) == (8, 2, spec.model)
+    assert ("cosine" in report) == (spec is HASH)
+    assert report["seconds"]["train"] == 2.0 and report["samples_per_second"]["encode"] == 4.0
+
+
+def test_a_run_is_measured_as_its_config_says_and_as_overrides_say(measured):
+    assert measured.command("evaluation.steps=2")["n"] == 20  # all there are, of the default's 1,000
+    ours = {"rows": 6, "steps": 3, "examples": 1}
+    (measured.run / "_run.json").write_text(json.dumps({"config": {"evaluation": ours}, "seconds": 77.0}))
+    report = measured.command()
+    assert (report["n"], report["steps"], len(report["examples"]), report["seconds"]["train"]) == (6, 3, 1, 77.0)
+    report = measured.command("evaluation.rows=4")
+    assert (report["n"], report["steps"]) == (4, 3)
+
+
+def test_a_setting_of_another_section_is_refused(measured, nothing_is_generated):
+    assert "--set model.size=large: " in measured.refusal("model.size=large")
+
+
+@pytest.mark.parametrize("content", ["{", '{"config": {"evaluation": {"rowz": 5}}}'])
+def test_a_broken_record_of_a_run_is_named(measured, content, nothing_is_generated):
+    (measured.run / "_run.json").write_text(content)
+    assert "_run.json" in measured.refusal()
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_pairs_without_statistics_are_refused_before_anything_is_generated(measured, content, nothing_is_generated):
+    (measured.data / "_stats.json").unlink()
+    if content is not None:
+        (measured.data / "_stats.json").write_text(content)
+    message = measured.refusal()
+    assert "_stats.json: cannot be read" in message and "jobs/encode.py --overwrite" in message
+    assert not measured.out.exists()
+
+
+def test_pairs_that_are_not_whole_are_refused_before_anything_is_generated(measured, nothing_is_generated):
+    (measured.data / "_SUCCESS").unlink()
+    assert "encoding has not finished there" in measured.refusal()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_generated(measured, nothing_is_generated):
+    measured.out = measured.data / "_stats.json" / "report"
+    assert f"{measured.out}: cannot be written (Not a directory)" in measured.refusal()
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_and_leaves_the_older_report_whole(measured, monkeypatch):
+    measured.command("evaluation.rows=4", "evaluation.steps=1")
+    older = {path.name: path.read_text() for path in measured.out.iterdir()}
+    assert older.keys() == {"report.md", "report.json"}
+
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(jobs.evaluate, "write_whole", full)
+    assert "cannot be written (No space left on device); free some space" in measured.refusal("evaluation.rows=5")
+    assert {path.name: path.read_text() for path in measured.out.iterdir()} == older

@@ -50,6 +50,18 @@ def test_a_new_folder_takes_the_old_ones_place(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pairs"]
 
 
+def test_a_folder_is_there_whenever_a_kill_comes(tmp_path, monkeypatch):
+    fill(tmp_path, "pairs/split=train/a.parquet", ".pairs.partial/split=train/b.parquet")
+
+    def moved(*_):
+        raise AssertionError("moved in two steps, between which nothing is there")
+
+    monkeypatch.setattr(Path, "rename", moved)
+    put_in_place(tmp_path / ".pairs.partial", tmp_path / "pairs", is_ours)
+    assert [path.name for path in (tmp_path / "pairs").rglob("*.parquet")] == ["b.parquet"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs"]
+
+
 def test_a_strangers_folder_is_not_replaced(tmp_path):
     fill(tmp_path, "pairs/thesis.doc", ".pairs.partial/split=train/b.parquet")
     with pytest.raises(ValueError, match=r"did not make thesis\.doc"):

@@ -228,3 +228,15 @@ def test_accumulated_gradients_are_those_of_plain_pytorch(ray_cluster, tiny, tin
     assert record["steps"] == 8
     plain = Plain(config, tiny_pairs).run()
     assert_same_way(weights_of(tmp_path / "last"), plain.end, plain.start, 0.01)
+
+
+# --- on a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+def test_a_run_on_a_gpu_finds_its_batch_and_compiles(ray_cluster, tiny, tiny_pairs, tmp_path):
+    found = ("training.batch_size=null", "training.compile=null", "training.precision=auto")
+    record = train(tiny("training.device=cuda", *found), tiny_pairs, tmp_path / "out", resume=False)
+    assert record["steps"] == 20 and record["finished"] == "steps" and record["skipped"] == 0
+    load_inverter(tmp_path / "out" / "last")

@@ -4,7 +4,7 @@ A run that can go on does so by itself, or when asked, and comes to the end that
 in a sentence, and leaves what it had saved whole. tests/jobs/test_train_resume.py is about which save is taken.
 """
 
-import errno
+import math
 import os
 import shutil
 import signal
@@ -15,80 +15,29 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import ray.exceptions
-from ray.train import ControllerError, WorkerGroupError
+import torch
 
 import jobs.train
 from embinv.checkpoint import load_checkpoint
 from embinv.data.pairs import batch_rows, read_pairs
 from embinv.data.schema import fixed_size_list, matrix
-from jobs.arguments import RunStopped, run_job
+from jobs.arguments import run_job
 from jobs.train import train
 from jobs.train_manifest import fault_of
-from jobs.train_verdict import is_curable, sentence_of, verdict
 from tests.jobs.training_runs import (
     log_of,
     progress_of,
     record_of,
     require_same_state,
+    require_told_once,
     saves_of,
     training_processes,
     validations_of,
+    weights_of,
 )
-
-# --- what is tried again, and what is said
-
-FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
-PYARROW_S_FULL_DISK = OSError("Error writing bytes to file. Detail: [errno 28] No space left on device")
-
-
-@pytest.mark.parametrize(
-    "error", [FULL_DISK, PYARROW_S_FULL_DISK, ValueError("lower it"), RunStopped("no"), PermissionError(13, "denied")]
-)
-def test_what_would_happen_again_is_not_tried_again(error):
-    assert not is_curable(error)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("connection closed by peer"), ConnectionResetError(104, "reset")])
-def test_what_may_have_been_a_lost_process_is_tried_again(error):
-    assert is_curable(error)
-
-
-@pytest.mark.parametrize("wrap", [ControllerError, lambda error: WorkerGroupError("", {1: error})])
-def test_the_end_of_a_run_is_told_in_a_sentence(tmp_path, wrap):
-    told = verdict(wrap(ValueError("lower training.batch_size\nand more")), tmp_path)
-    assert type(told) is ValueError and str(told) == "lower training.batch_size"
-    for full in (FULL_DISK, PYARROW_S_FULL_DISK):
-        told = verdict(wrap(full), tmp_path)
-        assert str(told).startswith(f"{tmp_path}: cannot be written (No space left on device); free some space")
-        assert str(told).endswith("run the same command again with --resume")
-    told = verdict(wrap(PermissionError(errno.EACCES, "Permission denied")), tmp_path)
-    assert type(told) is ValueError and "(Permission denied); check the disk and its permissions" in str(told)
-    assert type(verdict(wrap(RunStopped("not finite")), tmp_path)) is RunStopped
-    told = verdict(wrap(RuntimeError("peers\nconnection closed by peer")), tmp_path)
-    assert type(told) is RunStopped and "before its time: connection closed by peer; see" in str(told)
-
-
-def test_ray_s_words_about_a_dead_process_become_a_sentence():
-    error = RuntimeError(
-        "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker\n"
-        "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
-        "Worker unexpectedly exits with a connection error code 2. End of file. Some more potential root causes."
-    )
-    expected = "its process died (Worker unexpectedly exits with a connection error code 2)"
-    assert sentence_of(error) == expected
-
-
-def test_a_worker_that_outlived_another_says_so():
-    gloo = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:897: GLHF!")
-    assert sentence_of(gloo) == "it lost another worker"
-    lost = ray.exceptions.ActorUnavailableError("RpcError: Connection refused", None)
-    assert sentence_of(lost) == "its node or its process cannot be reached any more"
-
-
-# --- for real
 
 STEPS = 60
+VALIDATED = range(10, STEPS + 1, 10)
 LONG = (f"training.max_steps={STEPS}", "training.validations=6", "training.batch_size=64")
 
 
@@ -116,8 +65,7 @@ def require_undisturbed(out, undisturbed, tolerance=0.0):
     record = record_of(out)
     assert record["finished"] == "steps" and record["steps"] == STEPS
     assert load_checkpoint(out / "last").config.training["steps"] == STEPS
-    steps = [row["step"] for row in progress_of(out)]
-    assert steps == sorted(set(steps)) and steps[-1] == STEPS
+    require_told_once(out, VALIDATED)
     assert validations_of(out) == validations_of(undisturbed)
     require_same_state(saves_of(out)[-1], saves_of(undisturbed)[-1], tolerance)
 
@@ -204,16 +152,10 @@ ray.shutdown()
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_run_outlives_one_of_two_nodes(start_training, tiny, tmp_path):
+def test_a_run_outlives_one_of_two_nodes(undisturbed, start_training, tiny, tmp_path):
+    """Two workers on two nodes, then on one, come to the end of one that was left alone."""
     out = tmp_path / "out"
-    config = tiny(
-        "training.workers=2",
-        "training.optimizer=adamw",
-        "training.zero_stage=1",
-        "training.max_steps=200",
-        "training.validations=20",
-    )
-    job = start_training(config, out, program=("-c", TWO_NODES, tmp_path / "raylet"))
+    job = start_training(tiny(*LONG, "training.workers=2"), out, program=("-c", TWO_NODES, tmp_path / "raylet"))
     job.until(lambda: saves_of(out))
     raylet = psutil.Process(int((tmp_path / "raylet").read_text()))
     workers = training_processes(job.process.pid)
@@ -223,10 +165,18 @@ def test_a_run_outlives_one_of_two_nodes(start_training, tiny, tmp_path):
     code, output = job.finish()
     assert code == 0, output
     assert " failed: it" in log_of(out) and "going on from step" in log_of(out)
-    record = record_of(out)
-    assert record["finished"] == "steps" and record["steps"] == 200
-    steps = [row["step"] for row in progress_of(out)]
-    assert steps == sorted(set(steps)) and steps[-1] == 200
+    record, expected = record_of(out), record_of(undisturbed)
+    assert record["finished"] == "steps" and record["steps"] == STEPS
+    require_told_once(out, VALIDATED)
+    # Sums in another order, which Muon's iteration in bfloat16 makes larger.
+    assert record["last"]["nelbo"] == pytest.approx(expected["last"]["nelbo"], rel=0.01)
+    found, expected = weights_of(out / "last"), weights_of(undisturbed / "last")
+    nothing = {name: torch.zeros_like(weight) for name, weight in expected.items()}
+    assert distance(found, expected) < 0.01 * distance(nothing, expected)
+
+
+def distance(one, other):
+    return math.sqrt(sum(float((weight - other[name]).square().sum()) for name, weight in one.items()))
 
 
 def with_nan(pairs, folder, config, steps):
@@ -310,6 +260,11 @@ def test_a_mistake_that_only_a_worker_sees_is_told_in_a_sentence_at_once(
     assert "do not fill one step of 100000; lower training.batch_size" in told.err.strip().splitlines()[-1]
     assert "Traceback" not in told.out + told.err
     assert log_of(tmp_path / "out").count("texts to learn from") == 1
+    kept = (tmp_path / "out" / "failures.log").read_text()
+    assert kept.startswith("--- worker 0, ") and "in batch_rows" in kept
+    few = ("training.max_steps=2", "training.validations=1")
+    assert run(tiny(*few), tiny_pairs, tmp_path / "out") == 0  # nothing was learnt with the mistake
+    assert record_of(tmp_path / "out")["steps"] == 2
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine
 from embinv.training.flops import Peak, flops_per_sample
 from embinv.training.loop import Progress, RunState, Validated
+from embinv.training.tensorboard_tracker import TensorBoardTracker
 from embinv.training.validation import Validation
 from jobs import train_recorder
 from jobs.train_recorder import EXAMPLES_FILE, PROGRESS_FILE, Recorder, flop, forget_after, read_lines, shortened
@@ -254,34 +255,41 @@ def test_line_that_a_crash_cut_short_is_dropped(tmp_path):
     assert read_lines(path) == [{"step": 1, "text": "é"}]
 
 
+def test_lines_that_a_power_cut_left_as_zeros_are_left_out(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    zeros = "\0" * 40
+    path.write_text('{"step": 1}\n' + zeros + '\n{"step": 2, "lo\n{"step": 3}\n' + zeros)
+    assert read_lines(path) == [{"step": 1}, {"step": 3}]
+    forget_after(path, 3)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
 def test_new_run_starts_with_empty_files(run):
     run.sit()
     assert (run.out / PROGRESS_FILE).read_text() == (run.out / EXAMPLES_FILE).read_text() == ""
 
 
-def test_last_validation_closes_the_trackers_as_finished_and_a_failure_as_not(run, monkeypatch):
+def test_trackers_hear_how_a_run_ended(run, monkeypatch):
     closed = []
-    for last in (True, False):
+    for finished in (True, False):
         recorder = run.sit()
         monkeypatch.setattr(recorder.trackers, "close", closed.append)
-        run.validate(recorder, 10, last=last)
-        recorder.close(finished=False)
-    assert closed == [True, False, False]
+        run.validate(recorder, 10, last=True)
+        recorder.close(finished)
+    assert closed == [True, False]
 
 
 def test_tracker_that_fails_is_told_in_the_log(run, monkeypatch):
     recorder = run.sit()
-    [board] = recorder.trackers._open.values()
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(board, "scalars", full)
+    monkeypatch.setattr(TensorBoardTracker, "scalars", full)
     recorder.progress(moment())
     recorder.progress(moment(1300))
-    assert [line for line in run.log if "tracker" in line] == [
-        "training.trackers: tensorboard failed ([Errno 28] No space left on device); going on without it"
-    ]
+    [line] = [line for line in run.log if "tracker" in line]
+    assert line.startswith("training.trackers: tensorboard failed ([Errno 28] No space left on device); ")
     assert len(read_lines(run.out / PROGRESS_FILE)) == 2
 
 

@@ -16,7 +16,7 @@ from embinv.training.validation import validate
 from jobs.train import train
 from jobs.train_identity import FREE, run_fingerprint
 from jobs.train_manifest import fault_of, write_manifest
-from jobs.train_state import COMPLETE, complete, newest_whole, save_name
+from jobs.train_state import COMPLETE, SAVING, complete, hand_in, newest_whole, save_name
 from tests.jobs.training_runs import (
     flip_bit,
     killer,
@@ -42,7 +42,7 @@ def save(storage, step, world=2, finished=True):
         (share / "state").mkdir(parents=True)
         (share / "state" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").write_bytes(bytes(range(256)) * 8)
         if rank == 0:
-            (share / "run.json").write_text(json.dumps({"step": step, "batch_size": 48}))
+            (share / "run.json").write_text(json.dumps({"step": step, "batch_size": 48, "precision": "float32"}))
         write_manifest(share, rank, world, step)
         shutil.copytree(share, folder, dirs_exist_ok=True)
         shutil.rmtree(share)
@@ -54,7 +54,7 @@ def save(storage, step, world=2, finished=True):
 def test_a_save_is_found_with_what_a_resume_must_know(tmp_path):
     folder = save(tmp_path, 120)
     saved, told = newest_whole(tmp_path)
-    assert saved == (folder, 120, 2, 48, True)
+    assert saved == (folder, 120, 2, 48, "float32", True)
     assert told == []
 
 
@@ -121,6 +121,27 @@ def test_a_save_that_was_being_written_is_deleted(tmp_path):
     saved, [sentence] = newest_whole(tmp_path)
     assert saved.folder == before and not newest.exists()
     assert sentence == f"{newest.name}: was being written when the run stopped (manifest-1.json is missing); not used"
+
+
+def test_what_a_worker_was_writing_is_swept_away(tmp_path):
+    folder, share = save(tmp_path, 10), tmp_path / f"{SAVING}abc"
+    share.mkdir()
+    (share / "weights.pt").write_bytes(bytes(1000))
+    assert newest_whole(tmp_path)[0].folder == folder
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_shares_of_all_workers_become_one_save(tmp_path):
+    for rank in range(2):
+        share = tmp_path / f"{SAVING}{rank}"
+        (share / "state").mkdir(parents=True)
+        (share / "state" / f"part-{rank}").write_text(f"of {rank}")
+        write_manifest(share, rank, 2, 10)
+        hand_in(share, tmp_path, "step-10")
+    assert fault_of(tmp_path / "step-10") is None
+    files = {path.name for path in (tmp_path / "step-10").rglob("*") if path.is_file()}
+    assert files == {"part-0", "part-1", "manifest-0.json", "manifest-1.json"}
+    assert not [path for path in tmp_path.glob(f"{SAVING}*/**/*") if path.is_file()]
 
 
 def test_a_whole_save_counts_even_if_nobody_lived_to_say_so(tmp_path):
@@ -231,6 +252,18 @@ def test_without_a_whole_save_a_run_is_not_done_again_in_silence(undisturbed, ti
     assert record_of(out)["finished"] is None and saves_of(out) == [only]
 
 
+@pytest.mark.slow
+def test_a_bfloat16_model_at_stage_0_goes_on_bit_for_bit(ray_cluster, tiny, tiny_pairs, tmp_path):
+    """Weights, float32 masters and Adam's steps, which DeepSpeed would begin with one too many."""
+    config = tiny(ADAMW, "training.precision=bfloat16", "training.max_steps=8", "training.validations=4")
+    train(config, tiny_pairs, tmp_path / "undisturbed", resume=False)
+    before, end = saves_of(tmp_path / "undisturbed")
+    out = wind_back(tmp_path / "undisturbed", tmp_path / "out", before)
+    train(config, tiny_pairs, out, resume=True)
+    assert "going on from step 6" in log_of(out)
+    require_same_state(saves_of(out)[-1], end)
+
+
 TWO = ("training.workers=2", "training.max_steps=30", "training.validations=6", "training.batch_size=48")
 
 
@@ -252,7 +285,7 @@ OFFLOADED = "training.offload_optimizer=cpu"
 STAGES = [  # with what else changes, in the second sitting
     (("training.optimizer=muon", "training.zero_stage=0"), ()),
     ((ADAMW, "training.zero_stage=1"), ("training.activation_checkpointing=true",)),
-    ((ADAMW, "training.zero_stage=2"), (OFFLOADED,)),
+    ((ADAMW, "training.zero_stage=2", "training.precision=bfloat16-mixed"), (OFFLOADED,)),
     ((ADAMW, "training.zero_stage=3"), (OFFLOADED, "training.offload_parameters=cpu")),
 ]
 
@@ -261,12 +294,12 @@ STAGES = [  # with what else changes, in the second sitting
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("settings", "then"), STAGES, ids=["zero-0-muon", "zero-1", "zero-2", "zero-3"])
 def test_a_run_goes_on_with_other_numbers_of_workers(ray_cluster, tiny, tiny_pairs, tmp_path, settings, then):
-    """2 workers for a third of the run, 1 for the next, 3 for the last: a sample of the same training.
+    """2 workers for a third of the run, 1 for the next, 3 for the last: the same training.
 
-    Each worker draws its own times and masks, so the end is not that of 2 workers, but near it: the NELBO of held-out
-    texts is as far down as theirs, up to 15% of what the last two thirds bring (seen: 8%). That Adam's state came along
-    is seen in its second moments: each gradient is clipped to a norm of 1, so they add up to 1 - 0.98^36 = 0.517 after
-    36 steps; begun anew at step 24 it would be 0.215, and at step 12 0.384.
+    A step's texts, times and masks do not depend on the workers, so the NELBO of held-out texts is as far down, up to
+    2% of what the last two thirds bring: sums are made in another order. That Adam's state came along is
+    seen in its second moments: each gradient is clipped to a norm of 1, so they add up to 1 - 0.98^36 = 0.517 after 36
+    steps; begun anew at step 24 it would be 0.215, and at step 12 0.384.
     """
     first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
     with shelf(first, tmp_path / "shelf-2") as saves:
@@ -286,7 +319,7 @@ def test_a_run_goes_on_with_other_numbers_of_workers(ray_cluster, tiny, tiny_pai
     unchanged, changed = saves_of(first)[-1], saves_of(third)[-1]
     way = nelbo(third_of_it, first, tiny_pairs) - nelbo(unchanged, first, tiny_pairs)
     assert way > 0
-    assert nelbo(changed, first, tiny_pairs) == pytest.approx(nelbo(unchanged, first, tiny_pairs), abs=0.15 * way)
+    assert nelbo(changed, first, tiny_pairs) == pytest.approx(nelbo(unchanged, first, tiny_pairs), abs=0.02 * way)
     assert second_moments(changed) == pytest.approx(second_moments(unchanged), rel=0.01)
     assert steps_of(changed) == steps_of(unchanged) == {36}
 

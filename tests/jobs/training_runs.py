@@ -12,6 +12,8 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
+from embinv.training.examples import EXAMPLES
+
 WAIT_S = 120
 
 
@@ -30,6 +32,14 @@ def log_of(out):
 
 def progress_of(out):
     return [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
+
+
+def require_told_once(out, validated):
+    """No step is told twice, and all of these, which were validated, are told to the last text."""
+    steps = [row["step"] for row in progress_of(out)]
+    assert steps == sorted(set(steps)) and steps[-1] == validated[-1]
+    told = [json.loads(line)["step"] for line in (out / "examples.jsonl").read_text().splitlines()]
+    assert told == [step for step in validated for _ in range(EXAMPLES)]
 
 
 def validations_of(out):

@@ -113,8 +113,12 @@ def refusal(folder, vocabulary=None, **more):
 
 
 def test_pairs_of_another_tokenizer_are_refused_by_its_size_or_by_its_hash(tiny):
-    assert "set data.tokenizer to" in refusal(tiny[0], Vocabulary.whole(TOKENS + 1))
-    assert "set data.tokenizer to" in refusal(tiny[0], tokenizer_hash="0" * 16)
+    mend = "; set data.tokenizer to null, which is the backbone's own, and encode again"
+    sizes = f"the pairs have one of {TOKENS + 1:,} ids, the backbone one of {TOKENS:,}{mend}"
+    assert sizes in refusal(tiny[0], Vocabulary.whole(TOKENS + 1))
+    assert f"both have {TOKENS:,} ids, but another rule or another order of them{mend}" in refusal(
+        tiny[0], tokenizer_hash="0" * 16
+    )
     own = TextTokenizer(tiny[0]).fingerprint()
     settings = ModelSettings(backbone=tiny[0])
     assert pretrained_denoiser(settings, Vocabulary.whole(TOKENS), DIM, 16, own).config.backbone == tiny[0]

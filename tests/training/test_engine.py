@@ -144,6 +144,30 @@ def test_alone_a_total_and_an_agreement_are_the_values_themselves():
     assert engine.agree(3.5) == 3.5
 
 
+def engine_in(toy, precision):
+    engine, _ = toy.start(TrainingSettings(optimizer="adamw"))
+    return LocalEngine(engine.model, engine.optimizer, precision=precision)
+
+
+@pytest.mark.parametrize(("precision", "products"), [("float32", torch.float32), ("bfloat16-mixed", torch.bfloat16)])
+def test_products_are_of_the_named_precision_and_weights_and_gradients_of_float32(toy, batch, precision, products):
+    engine, seen = engine_in(toy, precision), []
+    linear = next(module for module in engine.model.modules() if isinstance(module, nn.Linear))
+    linear.register_forward_hook(lambda module, given, answer: seen.append(answer.dtype))
+    make_pass(engine, batch)
+    assert seen == [products]
+    assert {p.grad.dtype for p in engine.model.parameters() if p.grad is not None} == {torch.float32}
+    norm, exact = engine.step(1.0), one_step(engine_in(toy, "float32"), batch, 1)
+    assert norm == pytest.approx(exact, rel=2**-6)
+    assert {weight.dtype for _, weight in engine.weights()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "auto", "float16"])
+def test_precision_that_it_does_not_compute_in_is_refused_with_those_that_it_does(toy, precision):
+    with pytest.raises(ValueError, match=f"precision {precision} .* choose float32 or bfloat16-mixed"):
+        engine_in(toy, precision)
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_blocks_run_as_the_settings_say(toy, asked, monkeypatch):
     engine, _ = toy.start(TrainingSettings(optimizer="adamw"))

@@ -42,3 +42,13 @@ def test_fewer_texts_than_eight_are_all_shown(toy):
     pairs = toy.pairs.take(np.array([4, 2]))
     examples = recover_examples(oracle(toy), pairs, read(toy), toy.ids.mask_id, 2, CPU)
     assert [example.recovered for example in examples] == [toy.pairs.texts[4], toy.pairs.texts[2]]
+
+
+def test_id_of_tokens_left_out_is_never_written(toy):
+    denoiser = oracle(toy)
+    other = int(denoiser.x_0[0, 0])
+    free = recover_examples(denoiser, toy.pairs, read(toy), toy.ids.mask_id, 3, CPU)
+    barred = recover_examples(denoiser, toy.pairs, read(toy), toy.ids.mask_id, 3, CPU, other_id=other)
+    word = toy.tokenizer.decode([other])
+    assert word in free[0].recovered.split()
+    assert all(word not in example.recovered.split() for example in barred)

@@ -177,6 +177,28 @@ def test_measured_peak_is_that_of_the_fastest_product(monkeypatch):
     assert peak.source == "a plain 10 x 20 x 30 product in float32"
 
 
+def test_device_that_works_by_itself_is_waited_for_once_in_many_products(monkeypatch):
+    """A wait after each product would measure how long a launch and a wait take."""
+    clock, busy_until = [0.0], [0.0]
+    launch, product, wait = 10.0, 40.0, 100.0  # microseconds
+
+    def multiply(first, second, out):
+        clock[0] += launch
+        busy_until[0] = max(busy_until[0], clock[0]) + product
+
+    def synchronize(device):
+        clock[0] = max(clock[0], busy_until[0]) + wait
+
+    for name in ("randn", "empty"):
+        make = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *shape, make=make, device, **more: make(*shape, **more))
+    monkeypatch.setattr(torch, "mm", multiply)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    peak = measured_peak(torch.device("cuda"), torch.float32, (10, 20, 30), seconds=1.0)
+    assert 2 * 10 * 20 * 30 / peak.flops_per_second == pytest.approx(product, rel=0.1)
+
+
 def test_measured_peak_takes_about_the_time_it_is_given_and_cuts_rows_on_a_cpu():
     began = time.perf_counter()
     peak = measured_peak(CPU, torch.float32, (10**9, 64, 1000), seconds=0.1, limit=128_000)

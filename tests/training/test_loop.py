@@ -51,20 +51,22 @@ def test_validations_are_spread_evenly_and_kept_in_the_history(toy):
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
-def test_rates_follow_the_schedule_over_the_steps(toy, name):
+def test_rates_are_the_schedules_in_the_middle_of_each_step(toy, name):
     chosen = settings(schedule=name, warmup=0.25, decay=0.5)
     engine, ema = toy.start(chosen, RecordingEngine)
     finish(toy, engine, ema, chosen, RunState())
-    assert engine.rates == pytest.approx([SCHEDULES[name](step / 12, 0.25, 0.5) for step in range(12)])
+    assert engine.rates == pytest.approx([SCHEDULES[name]((step + 0.5) / 12, 0.25, 0.5) for step in range(12)])
+    assert min(engine.rates) > 0  # neither the first nor the last step is wasted
 
 
 class SlowEngine(RecordingEngine):
-    """Takes ten seconds a step."""
+    """Takes ten seconds a step, and some more for the first one."""
 
     clock: Clock
+    once = 0.0
 
     def step(self, rate):
-        self.clock.now += 10.0
+        self.clock.now += 10.0 + self.once * (not self.rates)
         return super().step(rate)
 
 
@@ -77,7 +79,9 @@ def test_run_stops_when_its_minutes_are_used_up_and_the_schedule_fits_them(toy, 
         if isinstance(event, Validated):
             clock.now += 1000.0  # saving is not training time
     assert (state.step, state.seconds, state.finished) == (12, 120.0, "minutes")
-    assert engine.rates == pytest.approx([SCHEDULES["trapezoid"](step / 12, 0.25, 0.5) for step in range(12)])
+    shares = [0.5 / 10**9, *((step + 0.5) / 12 for step in range(1, 12))]  # nothing is known of the first step's time
+    assert engine.rates == pytest.approx([SCHEDULES["trapezoid"](share, 0.25, 0.5) for share in shares])
+    assert min(engine.rates) > 0
     assert [row["step"] for row in state.history] == [3, 6, 9, 12]
 
 
@@ -88,6 +92,65 @@ def test_seconds_of_an_earlier_sitting_count(toy, monkeypatch):
     engine, ema = toy.start(chosen, SlowEngine)
     finish(toy, engine, ema, chosen, state)
     assert (state.step, state.seconds) == (8, 120.0)
+
+
+class CompilingEngine(SlowEngine):
+    """Its first step takes a minute longer."""
+
+    once = 60.0
+
+
+@pytest.mark.parametrize(("step", "seconds"), [(0, 0.0), (5, 90.0)])
+@pytest.mark.parametrize(("compiles", "counted"), [(True, 0.0), (False, 70.0)])
+def test_first_step_of_a_sitting_counts_only_where_nothing_is_compiled(
+    toy, monkeypatch, step, seconds, compiles, counted
+):
+    CompilingEngine.clock = clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    chosen = settings(max_steps=10**9, minutes=2.0, compile=compiles, validations=1)
+    state = RunState(step=step, seconds=seconds)
+    engine, ema = toy.start(chosen, CompilingEngine)
+    seen = finish(toy, engine, ema, chosen, state)
+    steps = 1 + max(0, math.ceil((120.0 - seconds - counted) / 10))
+    assert (state.step, state.finished) == (step + steps, "minutes")
+    assert state.seconds == seconds + counted + 10.0 * (steps - 1)
+    speeds = [event.samples_per_second for event in seen if isinstance(event, Progress)]
+    assert speeds == pytest.approx([4 / 70] * (not compiles) + [0.4] * (steps - 1))
+
+
+def test_warm_up_of_minutes_begins_after_the_step_that_compiles(toy, monkeypatch):
+    CompilingEngine.clock = clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    chosen = settings(max_steps=10**9, minutes=2.0, compile=True, validations=1, warmup=0.5, decay=0.25)
+    engine, ema = toy.start(chosen, CompilingEngine)
+    finish(toy, engine, ema, chosen, RunState())
+    assert max(engine.rates[:2]) < 1e-6  # no time has passed yet
+    assert engine.rates[2:5] == pytest.approx([12.5 / 60, (20 + 10 / 3) / 60, (30 + 3.75) / 60])
+
+
+def test_progress_comes_as_often_however_often_a_run_validates_and_leaves_validations_out(toy, monkeypatch):
+    SlowEngine.clock = clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(loop, "PROGRESS_EVERY", 30.0)
+    measure = loop.validate
+
+    def slowly(*arguments):
+        clock.now += 500.0
+        return measure(*arguments)
+
+    monkeypatch.setattr(loop, "validate", slowly)
+    chosen = settings(validations=12)
+    engine, ema = toy.start(chosen, SlowEngine)
+    seen = []
+    for event in events(toy, engine, ema, chosen, RunState()):
+        seen.append(event)
+        clock.now += 1000.0 * isinstance(event, Validated)
+    assert sum(isinstance(event, Validated) for event in seen) == 12
+    shown = [event for event in seen if isinstance(event, Progress)]
+    assert [event.step for event in shown] == [3, 6, 9, 12]
+    assert [event.samples_per_second for event in shown] == pytest.approx([0.4] * 4)
+    losses = np.asarray(engine.losses).reshape(4, 3)
+    assert [event.loss for event in shown] == pytest.approx(losses.mean(axis=1).tolist(), rel=1e-5)
 
 
 def test_progress_gives_the_mean_loss_and_the_speed_since_the_last_one(toy, monkeypatch):
@@ -111,8 +174,10 @@ def test_progress_is_the_mean_over_its_steps_computed_by_hand(toy, monkeypatch, 
     assert shown.gradient_norm == pytest.approx(np.mean([norm for norm in engine.norms if norm is not None]))
     assert len(engine.losses) == 5 * accumulation
     sums, counts = np.zeros(10), np.zeros(10)
+    part = 4 // accumulation
     for place, (rows, entropies) in enumerate(engine.entropies):
-        t = TIME_SAMPLERS[chosen.times](4 // accumulation, step_generator(3, place, 0))
+        step, micro = divmod(place, accumulation)
+        t = TIME_SAMPLERS[chosen.times](4, step_generator(3, step, 0))[micro * part : (micro + 1) * part]
         for row, entropy in zip(rows, entropies, strict=True):
             sums[int(t[row] * 10)] += entropy
             counts[int(t[row] * 10)] += 1

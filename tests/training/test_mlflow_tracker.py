@@ -67,10 +67,38 @@ def test_figures_wait_for_some_seconds_and_go_together(tracked, monkeypatch):
     for second in range(0, 25, 2):
         now[0] = float(second)
         waiting.scalars(100 + second, {"train/late": 1.0})
-    assert sent == [[100, 102, 104, 106, 108, 110], [112, 114, 116, 118, 120]]
+    assert sent == [[100, 102, 104, 106, 108], [110, 112, 114, 116, 118]]
     monkeypatch.setattr(mlflow_tracker, "METRICS_AT_ONCE", 1)
     waiting.table(124, "examples", ["id"], [])
-    assert sent[2:] == [[122], [124]]
+    assert sent[2:] == [[120], [122], [124]]
+
+
+def test_outage_costs_no_figure_and_doubles_none(tmp_path, monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    now, said = [0.0], []
+    monkeypatch.setattr(mlflow_tracker.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(mlflow_tracker, "METRICS_AT_ONCE", 2)
+    together = Trackers(["mlflow"], TrackedRun(tmp_path, "tiny", SETTINGS, 0), said.append)
+    [line] = together._lines.values()
+    sends, send = [], line.tracker.client.log_batch
+
+    def unsteady(run_id, metrics):
+        sends.append(len(metrics))
+        if len(sends) in (2, 5):  # the second time in the middle of what waits
+            raise OSError("nobody answers")
+        send(run_id, metrics=metrics)
+
+    monkeypatch.setattr(line.tracker.client, "log_batch", unsteady)
+    for step in range(100):
+        now[0] = 10.0 * step
+        together.scalars(step, {"a": float(step), "b": -float(step)})
+    together.close(finished=True)
+    for key, sign in (("a", 1), ("b", -1)):
+        assert points(line.tracker, key) == [(step, float(sign * step)) for step in range(100)]
+    assert [sentence.split()[2] for sentence in said] == ["failed", "answers", "failed", "answers"]
+    known = json.loads((tmp_path / "mlflow-run.json").read_text())["last"]
+    assert known == {"a": 99, "b": 99}
 
 
 def test_settings_are_its_parameters(tracked):

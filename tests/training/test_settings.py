@@ -29,6 +29,7 @@ def test_settings_that_do_not_fit_together_are_refused_with_the_fix(values, sent
     "values",
     [
         {"max_steps": 0},
+        {"seed": -1},
         {"minutes": 0},
         {"batch_size": 0},
         {"learning_rate": 0},
@@ -78,3 +79,8 @@ def test_settings_that_fit_together_are_taken(values):
 )
 def test_blocks_are_compiled_on_a_gpu_unless_said_otherwise(values, compiles):
     assert TrainingSettings(**values).compiles is compiles
+
+
+def test_moving_average_spans_its_share_to_the_end_of_a_run_of_the_usual_length():
+    usual = TrainingSettings()
+    assert 1 / (1 - usual.ema_decay) >= 0.999 * usual.ema_share * usual.max_steps

@@ -36,7 +36,7 @@ def batch(toy, rows=20):
     return to_tensors(toy.pairs, range(rows), CPU)
 
 
-def test_each_seed_step_and_rank_has_its_own_draws_found_again_without_replay():
+def test_each_seed_step_and_stream_has_its_own_draws_found_again_without_replay():
     def draw(*place):
         return torch.rand(4, generator=step_generator(*place)).tolist()
 
@@ -138,7 +138,8 @@ def test_loss_of_a_uniform_model_is_log_v_whatever_the_draws(toy):
 def test_noise_has_the_stated_share_of_each_vectors_root_mean_square(share, scale):
     directions = torch.randn((4, 20_000), generator=torch.Generator().manual_seed(0))
     clean = scale * directions * torch.tensor([[1], [2], [3], [9]])
-    noise = add_noise(clean, share, torch.Generator().manual_seed(1)) - clean
+    drawn = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    noise = add_noise(clean, share, drawn) - clean
     expected = share * clean.square().mean(dim=1).sqrt()
     assert torch.allclose(noise.std(dim=1), expected, rtol=0.03)
     assert (noise.mean(dim=1).abs() < 4 * expected / 20_000**0.5).all()
@@ -148,10 +149,10 @@ def test_noise_has_the_stated_share_of_each_vectors_root_mean_square(share, scal
 
 
 def test_zero_vector_stays_zero_under_noise():
-    assert not add_noise(torch.zeros(2, 8), 0.5, torch.Generator()).any()
+    assert not add_noise(torch.zeros(2, 8), 0.5, torch.ones(2, 8)).any()
 
 
-def test_noise_is_found_again_by_seed_step_and_rank_and_leaves_the_masks_as_they_are(toy, watching):
+def test_noise_is_found_again_by_its_generator_and_leaves_the_masks_as_they_are(toy, watching):
     x_0, embedding = batch(toy)
 
     def asked(share, *place):

@@ -105,20 +105,35 @@ def test_steps_that_a_crash_took_back_are_not_doubled(tmp_path):
 
 
 class Fragile:
-    """A tracker whose service goes away."""
+    """A tracker that answers only while it is `up`, and tells what it was told."""
 
     failures = (OSError,)
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, up=True):
+        self.up, self.calls, self.asked = up, [], 0
+
+    def told(self, what):
+        self.asked += 1
+        if not self.up:
+            raise ConnectionError("gone\naway")
+        self.calls.append(what)
 
     def scalars(self, step, values):
-        self.calls.append(step)
-        if step == 2:
-            raise ConnectionError("gone\naway")
+        self.told(step)
+
+    def table(self, step, name, columns, rows):
+        self.told(name)
 
     def close(self, finished):
-        self.calls.append(finished)
+        self.told(finished)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(trackers.time, "monotonic", lambda: now[0])
+    return now
 
 
 def opening(monkeypatch, name, open_it):
@@ -129,19 +144,67 @@ def refused(run):
     raise ConnectionError("nobody answers")
 
 
-def test_tracker_that_fails_is_left_behind_and_said_so_and_the_others_go_on(monkeypatch, tmp_path):
+def test_tracker_that_fails_gets_all_of_it_later_in_its_order_and_the_others_go_on(monkeypatch, tmp_path, clock):
     fragile, sound, said = Fragile(), Fragile(), []
     opening(monkeypatch, "mlflow", lambda run: fragile)
     opening(monkeypatch, "tensorboard", lambda run: sound)
-    sound.scalars = lambda step, values: sound.calls.append(step)
     together = Trackers(["mlflow", "tensorboard", "mlflow"], tracked(tmp_path), said.append)
-    for step in (1, 2, 3):
+    together.scalars(1, {"a": 1.0})
+    fragile.up = False
+    for step in range(2, 100):  # an outage of some minutes, in which it is asked twice
+        clock[0] = 4.0 * step
         together.scalars(step, {"a": 1.0})
+    together.table(99, "examples", ["id"], [])
+    assert (fragile.calls, fragile.asked) == ([1], 3)
+    assert said == [
+        "training.trackers: mlflow failed (gone away); its updates are kept, and it is tried again every 5 minutes"
+    ]
+    fragile.up = True
+    together.scalars(100, {"a": 1.0})
+    assert fragile.asked == 3  # not before its time
+    clock[0] = 1000.0
+    together.scalars(101, {"a": 1.0})
     together.close(finished=False)
     together.close(finished=True)
-    assert fragile.calls == [1, 2]
-    assert sound.calls == [1, 2, 3, False]
-    assert said == ["training.trackers: mlflow failed (gone away); going on without it"]
+    assert fragile.calls == sound.calls == [*range(1, 100), "examples", 100, 101, False]
+    assert said[1:] == ["training.trackers: mlflow answers again, and has all that was kept for it"]
+
+
+def test_end_of_a_run_is_one_more_try_and_what_was_not_sent_is_counted(monkeypatch, tmp_path, clock):
+    opening(monkeypatch, "mlflow", lambda run: fragile)
+    for up in (True, False):
+        fragile, said = Fragile(up=False), []
+        together = Trackers(["mlflow"], tracked(tmp_path), said.append)
+        together.scalars(1, {"a": 1.0})
+        fragile.up = up
+        together.close(finished=True)
+        assert fragile.calls == ([1, True] if up else [])
+        last = "answers again, and has all that was kept for it" if up else "was not sent 2 update(s)"
+        assert said[1:] == [f"training.trackers: mlflow {last}"]
+
+
+def test_tracker_that_is_never_there_again_is_left_behind_after_a_while(monkeypatch, tmp_path, clock):
+    fragile, said = Fragile(up=False), []
+    opening(monkeypatch, "mlflow", lambda run: fragile)
+    together = Trackers(["mlflow"], tracked(tmp_path), said.append)
+    for step in range(1000):
+        clock[0] = 100.0 * step
+        together.scalars(step, {"a": 1.0})
+    together.close(finished=True)
+    assert fragile.asked == trackers.TRIES
+    assert said[1:] == ["training.trackers: mlflow failed (gone away) 24 times in a row; going on without it"]
+
+
+def test_what_waits_is_bounded_and_the_oldest_goes_first(monkeypatch, tmp_path, clock):
+    fragile = Fragile(up=False)
+    monkeypatch.setattr(trackers, "KEPT", 5)
+    opening(monkeypatch, "mlflow", lambda run: fragile)
+    together = Trackers(["mlflow"], tracked(tmp_path), lambda line: None)
+    for step in range(20):
+        together.scalars(step, {"a": 1.0})
+    fragile.up, clock[0] = True, 1000.0
+    together.scalars(20, {"a": 1.0})
+    assert fragile.calls == [16, 17, 18, 19, 20]
 
 
 def test_our_own_mistake_is_not_taken_for_a_failing_service(monkeypatch, tmp_path):
@@ -152,11 +215,19 @@ def test_our_own_mistake_is_not_taken_for_a_failing_service(monkeypatch, tmp_pat
         Trackers(["mlflow"], tracked(tmp_path), pytest.fail).scalars(1, {})
 
 
-def test_tracker_that_cannot_be_opened_refuses_a_new_run_and_not_one_that_goes_on(monkeypatch, tmp_path):
+def test_tracker_that_cannot_be_opened_refuses_a_new_run_and_not_one_that_goes_on(monkeypatch, tmp_path, clock):
     opening(monkeypatch, "mlflow", refused)
     with pytest.raises(ValueError, match=r"training\.trackers: mlflow cannot be opened \(nobody answers\); see to its"):
         Trackers(["mlflow"], tracked(tmp_path), pytest.fail)
     said = []
     going_on = Trackers(["mlflow"], tracked(tmp_path, step=7), said.append)
     going_on.scalars(8, {"a": 1.0})
-    assert said == ["training.trackers: mlflow cannot be opened (nobody answers); going on without it"]
+    assert said == [
+        "training.trackers: mlflow cannot be opened (nobody answers); its updates are kept, and it is tried again "
+        "every 5 minutes"
+    ]
+    back = Fragile()
+    opening(monkeypatch, "mlflow", lambda run: back)
+    clock[0] = 1000.0
+    going_on.scalars(9, {"a": 1.0})
+    assert back.calls == [8, 9]

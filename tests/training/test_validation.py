@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from embinv.data.vocabulary import Vocabulary
+from embinv.decoding import parts
 from embinv.encoders.hashing import HashEncoder
+from embinv.metrics.tokens import exact_match, token_accuracy
 from embinv.training.settings import TrainingSettings
 from embinv.training.validation import PARTIAL_MASKS, validate
-from tests.fakes import WORDS, ContextDenoiser, OracleDenoiser, hash_spec, pairs_of
+from tests.fakes import WORDS, ContextDenoiser, OracleDenoiser, awaken, hash_spec, pairs_of
 
 
 class Share:
@@ -80,7 +83,7 @@ def test_workers_shares_add_up_to_the_whole(toy):
     together = shares[0].sums + shares[1].sums
     # what is hidden from a text does not depend on how many workers there are
     assert together.tolist() == pytest.approx(whole.sums.tolist(), rel=1e-6)
-    assert whole.sums[1] == 20
+    assert whole.sums[0] == 20
 
 
 def test_figures_of_the_same_weights_are_the_same_at_each_call(toy):
@@ -99,3 +102,120 @@ def test_few_short_texts_are_measured_too(toy, words):
 def test_row_names_partial_masks_as_such(toy):
     row = measure(toy, oracle(toy, toy.pairs), toy.pairs).as_row()
     assert list(row) == ["nelbo", "token_accuracy", "exact_match", "accuracy_at_10%_mask", "accuracy_at_50%_mask"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_are_those_of_evaluation_where_an_end_or_padding_stands_too_early_or_too_late(toy, seed):
+    rng, said = np.random.default_rng(seed), toy.pairs.token_ids.copy()
+    for row in said[:15]:
+        row[rng.integers(0, said.shape[1])] = rng.choice([toy.ids.eos_id, toy.ids.pad_id, 5])
+    denoiser = oracle(toy, toy.pairs)
+    denoiser.x_0 = torch.from_numpy(said).long()
+    figures = measure(toy, denoiser, toy.pairs)
+    originals, recovered = ([toy.tokenizer.content(row) for row in ids.tolist()] for ids in (toy.pairs.token_ids, said))
+    assert figures.token_accuracy == pytest.approx(token_accuracy(originals, recovered).value)
+    assert figures.exact_match == pytest.approx(exact_match(originals, recovered).value)
+    assert 0.25 <= figures.exact_match < 1
+    content = ~np.isin(toy.pairs.token_ids, (toy.ids.eos_id, toy.ids.pad_id))
+    uncut = ((said == toy.pairs.token_ids) & content).sum() / content.sum()
+    assert figures.token_accuracy < uncut
+
+
+# --- a trimmed vocabulary
+
+
+@pytest.fixture
+def trimmed(toy):
+    """The vocabulary without two words, the texts in its ids, and how many of their content tokens it lacks."""
+    lost = [toy.tokenizer.encode([word])[0][0] for word in WORDS[:2]]
+    kept = np.setdiff1d(np.arange(toy.tokenizer.vocab_size), lost)
+    vocabulary = Vocabulary(kept, toy.tokenizer.vocab_size, toy.tokenizer.unknown_id)
+    content = ~np.isin(toy.pairs.token_ids, (toy.ids.eos_id, toy.ids.pad_id))
+    share = np.isin(toy.pairs.token_ids, lost).sum() / content.sum()
+    assert 0.02 < share < 0.3
+    return vocabulary, toy.pairs.renumbered(vocabulary), share
+
+
+class Unlearnt:
+    """An oracle that has never seen `other`: its share of the probability is as good as none."""
+
+    def __init__(self, pairs, vocabulary, sure):
+        x_0 = torch.from_numpy(pairs.token_ids).long()
+        self.oracle = OracleDenoiser(torch.from_numpy(pairs.embeddings).float(), x_0, vocabulary.size, sure)
+        self.other_id = vocabulary.other_id
+
+    def __call__(self, *asked):
+        log_probability = self.oracle(*asked)
+        log_probability[..., self.other_id] = -1e4
+        return log_probability
+
+
+def measure_trimmed(toy, denoiser, pairs, vocabulary, other_id):
+    ends = vocabulary.compact(np.array([toy.ids.eos_id, toy.ids.pad_id])).tolist()
+    return validate(denoiser, pairs, vocabulary.size, ends, 1, Share(), other_id)
+
+
+def test_tokens_that_the_model_lacks_count_in_no_nelbo_and_are_told(toy, trimmed):
+    vocabulary, pairs, share = trimmed
+    many = pairs.take(np.arange(20).repeat(40))
+    denoiser = Unlearnt(pairs, vocabulary, 0.5)
+    figures = measure_trimmed(toy, denoiser, many, vocabulary, vocabulary.other_id)
+    assert figures.nelbo == pytest.approx(np.log(2), rel=0.05)
+    assert figures.unknown == pytest.approx(share)
+    assert figures.as_row()["unknown_tokens"] == figures.unknown
+    assert measure_trimmed(toy, denoiser, many, vocabulary, None).nelbo > 100 * share  # counted, they are all there is
+
+
+def test_tokens_that_the_model_lacks_are_never_right(toy, trimmed):
+    vocabulary, pairs, share = trimmed
+    sure = OracleDenoiser(
+        torch.from_numpy(pairs.embeddings).float(), torch.from_numpy(pairs.token_ids).long(), vocabulary.size
+    )
+
+    def rather_a_word_than_an_end(*asked):  # where `other` is barred all else is equal, and an end would cut the text
+        log_probability = sure(*asked)
+        log_probability[..., 5] += 1e-3
+        return log_probability
+
+    figures = measure_trimmed(
+        toy, rather_a_word_than_an_end, pairs.take(np.arange(20).repeat(40)), vocabulary, vocabulary.other_id
+    )
+    assert figures.token_accuracy == pytest.approx(1 - share)
+    assert figures.masked_accuracy[0.5] == pytest.approx(1 - share, abs=0.02)
+    with_other = (pairs.token_ids == vocabulary.other_id).any(axis=1).mean()
+    assert 0 < figures.exact_match == pytest.approx(1 - with_other)
+
+
+def test_whole_vocabulary_has_no_share_of_unknown_tokens(toy):
+    figures = measure(toy, oracle(toy, toy.pairs), toy.pairs)
+    assert figures.unknown is None
+    assert "unknown_tokens" not in figures.as_row()
+
+
+# --- memory
+
+
+class Watching:
+    """Passes questions on to a model; keeps the size of the largest answer."""
+
+    def __init__(self, model):
+        self.model, self.largest, self.calls = model, 0, 0
+
+    def __call__(self, *asked):
+        answer = self.model(*asked)
+        self.largest, self.calls = max(self.largest, answer.numel()), self.calls + 1
+        return answer
+
+
+def test_figures_are_the_same_however_few_logits_are_held_at_once(toy, monkeypatch):
+    engine, _ = toy.start(TrainingSettings(optimizer="adamw"))
+    at_once, little = Watching(awaken(engine.model)), Watching(engine.model)
+    dense = measure(toy, at_once, toy.pairs)
+    room = 3 * toy.pairs.token_ids.shape[1] * toy.tokenizer.vocab_size  # three texts
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", room)
+    bounded = measure(toy, little, toy.pairs)
+    assert little.largest <= room < at_once.largest
+    assert little.calls > 2 * at_once.calls
+    assert (bounded.nelbo, bounded.n) == (pytest.approx(dense.nelbo, rel=1e-5), 20)
+    assert (bounded.token_accuracy, bounded.exact_match) == (dense.token_accuracy, dense.exact_match)
+    assert bounded.masked_accuracy == dense.masked_accuracy

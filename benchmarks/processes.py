@@ -1,0 +1,45 @@
+"""Other processes: a call in a fresh one, two sides that take turns, and a job as a user runs it."""
+
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+
+def in_a_fresh_process(function: Any, *arguments: Any) -> Any:
+    """The result of a call in a process that has done nothing else."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def in_turns(sides: Mapping[str, tuple[Any, ...]], repeats: int, first: int = 0) -> dict[str, list[Any]]:
+    """Results of (function, *arguments) of each side, in turns, each in a fresh process.
+
+    The order is turned round from one round to the next, since a machine may be faster, or warmer, early in a round.
+
+    Args:
+        sides: by name.
+        repeats: rounds.
+        first: number of the first round.
+    """
+    found: dict[str, list[Any]] = {name: [] for name in sides}
+    for turn in range(first, first + repeats):
+        for name in alternating(sides, turn):
+            function, *arguments = sides[name]
+            found[name].append(in_a_fresh_process(function, *arguments))
+    return found
+
+
+def alternating(sides: Mapping[str, Any], turn: int) -> list[str]:
+    """The names as they stand in even rounds, and from the last to the first in odd ones."""
+    return list(sides)[:: -1 if turn % 2 else 1]
+
+
+def job_environment() -> dict[str, str]:
+    """The environment of a job that is run with this Python, on a Ray cluster that asks for no token."""
+    environment = os.environ | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    return environment

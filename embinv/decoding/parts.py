@@ -1,0 +1,50 @@
+"""Asking a denoiser about a batch in parts, so that log-probabilities over a large vocabulary fit into memory.
+
+At 262,000 tokens those of one text of 128 are 134 MB. A text's answer does not depend on its batch, so the parts say
+together what the whole batch would.
+
+Shapes: B batch, L length, D embedding, V vocabulary, M asked positions of a part.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from embinv.decoding.base import Denoiser
+
+LOGITS_AT_ONCE = 2**26  # 256 MB of float32
+
+
+def in_parts(
+    denoiser: Denoiser,
+    z_t: Tensor,
+    embedding: Tensor,
+    positions: Tensor,
+    vocab_size: int,
+    other_id: int | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yields the rows of each part and the log-probabilities [M, V] at their asked positions, in order.
+
+    A part is as many texts as LOGITS_AT_ONCE holds, and one at least.
+
+    Args:
+        denoiser: is called once a part.
+        z_t: [B, L] int64.
+        embedding: [B, D].
+        positions: [B, L] bool, where to predict.
+        vocab_size: V.
+        other_id: an id that is never to be chosen; its log-probability becomes -inf.
+    """
+    counts = positions.sum(dim=1).tolist()  # B numbers
+    start = 0
+    while start < len(counts):
+        end, asked = start + 1, counts[start]
+        while end < len(counts) and (asked + counts[end]) * vocab_size <= LOGITS_AT_ONCE:
+            end, asked = end + 1, asked + counts[end]
+        rows = slice(start, end)
+        log_probability = denoiser(z_t[rows], embedding[rows], positions[rows])  # [M, V]
+        if other_id is not None:
+            log_probability[:, other_id] = -torch.inf
+        yield rows, log_probability
+        start = end
