@@ -4,7 +4,7 @@ Shapes: N rows, L tokens, D embedding, V vocabulary.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +59,6 @@ def write_pairs(folder: Path, recipe: PairsRecipe, splits: dict[str, Pairs]) -> 
         pq.write_table(pairs.to_arrow(recipe), partial)
         partial.replace(path)
     (folder / SUCCESS_FILE).touch()
-
-
-def content(token_ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
-    """The ids before the first EOS or PAD."""
-    ends = (place for place, token in enumerate(token_ids) if token in end_ids)
-    return list(token_ids[: next(ends, len(token_ids))])
 
 
 def require_texts(path: Path) -> None:

@@ -23,11 +23,10 @@ from torch import nn
 
 from benchmarks.clocks import Clocks
 from benchmarks.loops import fresh, start_ours
-from benchmarks.pairs import content
 from benchmarks.reference import ReferenceLoop, ReferenceRecipe, train_reference
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import PairsRecipe, read_recipe
-from embinv.data.tokenizer import TextTokenizer
+from embinv.data.tokenizer import TextTokenizer, content
 from embinv.data.vocabulary import Vocabulary
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES

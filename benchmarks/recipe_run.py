@@ -20,11 +20,11 @@ from torch import Tensor
 
 from benchmarks.clocks import Clocks
 from benchmarks.loops import start_ours
-from benchmarks.pairs import content
 from benchmarks.recipe_variants import Variant
 from embinv.config import Config
 from embinv.data.pairs import Pairs, batch_rows, read_pairs
 from embinv.data.schema import read_recipe
+from embinv.data.tokenizer import content
 from embinv.data.vocabulary import Vocabulary
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES

@@ -73,9 +73,14 @@ class TextTokenizer:
 
     def content(self, token_ids: Sequence[int]) -> list[int]:
         """The ids before the first EOS or PAD."""
-        ends = (i for i, token in enumerate(token_ids) if token in (self.eos_id, self.pad_id))
-        return [int(token) for token in token_ids[: next(ends, len(token_ids))]]
+        return content(token_ids, (self.eos_id, self.pad_id))
 
     def save(self, folder: str) -> None:
         """Writes the tokenizer's files, so that a checkpoint loads offline."""
         self.tokenizer.save_pretrained(folder)
+
+
+def content(token_ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
+    """The ids before the first of `end_ids`, which are EOS and PAD, in whichever numbering both are."""
+    ends = (place for place, token in enumerate(token_ids) if token in end_ids)
+    return [int(token) for token in token_ids[: next(ends, len(token_ids))]]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.pairs import content
 from benchmarks.recipe import CONFIG, calibrate, list_variants, steps_of
 from benchmarks.recipe import Plan as RecipePlan
 from benchmarks.recipe_parts import SelfConditionedMDLM
@@ -28,6 +27,7 @@ from benchmarks.recipe_results import (
 from benchmarks.recipe_run import Trainee, measure, read_data, timed_steps
 from benchmarks.recipe_variants import BASE, COMBINED, SETTINGS, VARIANTS, choose
 from embinv.config import load_config
+from embinv.data.tokenizer import content
 from embinv.encoders.hashing import HashEncoder
 from embinv.training.loop import RunState, run
 from embinv.training.lr_schedule import SCHEDULES
