@@ -50,6 +50,7 @@ TRIMMED = 6_000
 HEAD_POSITIONS = 512 * 32 // 2  # half of a batch of 512 texts is hidden
 HEAD_HIDDEN = 768
 HEAD_VOCABULARY = 152_000
+STEP_OF_A_BASE = {"batch_size": 1024, "gradient_accumulation": 8}  # utilisation: the step that configs/ give that size
 DENSE_COPIES = 3.3  # logits, their softmax and a gradient, all at once, and something to spare
 
 
@@ -143,10 +144,11 @@ def utilisation(arguments: argparse.Namespace) -> dict[str, Any]:
     """FLOP/s of a step over those of a plain product; the last size is the figure."""
     sizes = arguments.sizes or ["small", "base"]
     vocabulary = (arguments.vocabularies or [TRIMMED])[0]
-    found = {
-        size: in_a_fresh_process(utilisation_of, case_of(arguments, size, vocabulary), arguments.repeats or 3)
-        for size in sizes
-    }
+    found = {}
+    for size in sizes:
+        large = SIZES[size]["hidden"] >= SIZES["base"]["hidden"]
+        case = case_of(arguments, size, vocabulary, **(STEP_OF_A_BASE if large and not arguments.batch else {}))
+        found[size] = in_a_fresh_process(utilisation_of, case, arguments.repeats or 3)
     return {
         "utilisation": found[sizes[-1]]["utilisation"],
         **made_on(arguments),
@@ -278,7 +280,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: small; speed-up and utilisation: and base")
     parser.add_argument("--vocabularies", nargs="+", type=int, metavar="V", help="default: 6000; speed-up: and 30522")
     parser.add_argument("--seq-len", type=int, metavar="L", help="default: 32; quality: 16")
-    parser.add_argument("--batch", type=int, help="texts of a step (default: 128; 64 for base and above)")
+    parser.add_argument(
+        "--batch", type=int, help="texts of a step (default: 128; base and above: 64, utilisation 1024)"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU (default: all)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of timing, for one run of one side")

@@ -24,7 +24,8 @@ def utilisation_of(case: Case, repeats: int) -> dict[str, Any]:
     batch = settings.texts_per_step
     network = fresh(case.model, settings.seed)
     engine, ema = start_ours(network, settings)
-    pairs, flops, shape = case.pairs(), flops_per_sample(network), largest_matmul(network, batch)
+    texts = batch // settings.gradient_accumulation  # of a pass
+    pairs, flops, shape = case.pairs(), flops_per_sample(network), largest_matmul(network, texts)
     precision = resolve_precision(settings.precision, settings.device)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
 
@@ -46,4 +47,5 @@ def utilisation_of(case: Case, repeats: int) -> dict[str, Any]:
         "gigaflops_a_text": round(flops / 1e9, 3),
         "samples_per_second": round(median(steps), 1),
         "batch": batch,
+        "passes": settings.gradient_accumulation,
     }
