@@ -39,7 +39,7 @@ from embinv.training.validation import validate
 PASSES = (8, 1)  # of a generation; the first is what variants are compared by
 BATCH = 128  # texts that are generated together
 WARM_UP = 3  # steps before steps are timed
-ROUNDS, STEPS = 3, 20  # of a calibration
+ROUNDS, STEPS = 3, 12  # of a calibration
 
 OnProgress = Callable[[float, float, str], None]
 """(share of the training that is done, seconds left, what to say of it)."""
