@@ -37,7 +37,10 @@ SETTINGS = (
 
 FREE = {
     f"training.{name}"
-    for name in "learning_rate muon_learning_rate loss_weight schedule warmup decay ema_decay ema_share".split()
+    for name in (
+        *("learning_rate", "muon_learning_rate", "loss_weight", "times", "embedding_noise"),
+        *("schedule", "warmup", "decay", "ema_decay", "ema_share"),
+    )
 }
 """Settings that cannot change what a step costs."""
 
