@@ -26,7 +26,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a script finds its neighbours
 
-import numpy as np
 import torch
 
 from benchmarks.kept_pairs import are_kept, keep_pairs, source_of
@@ -145,7 +144,7 @@ def train(given: Run, splits: Splits) -> dict[str, Any]:
     flops, shape = flops_per_sample(average), largest_matmul(average, settings.texts_per_step)
     peak = device_peak(engine.device, precision, shape)  # what it allocates is not the training's
     _forget_memory(settings.device)
-    eos_id, pad_id = vocabulary.compact(np.asarray([recipe.eos_id, recipe.pad_id])).tolist()
+    eos_id, pad_id = vocabulary.ends(recipe.eos_id, recipe.pad_id)
     ids = TokenIds(vocabulary.size, eos_id, pad_id, vocabulary.other_id)
     state, speeds, sizes = RunState(), [], count_parameters(average)
     kept, error = None, None
@@ -239,6 +238,7 @@ def measure(given: Run, splits: Splits) -> dict[str, Any]:
         open_encoder(given.config.encoder, device, given.config.encoding),
         settings.strategy,
         settings.steps,
+        settings.decoding,
         settings.examples,
         settings.seed,
         say,

@@ -87,7 +87,7 @@ class Material:
     @property
     def ids(self) -> TokenIds:
         """The models' ids of what is not content."""
-        eos_id, pad_id = self.vocabulary.compact(np.asarray([self.recipe.eos_id, self.recipe.pad_id])).tolist()
+        eos_id, pad_id = self.vocabulary.ends(self.recipe.eos_id, self.recipe.pad_id)
         return TokenIds(self.model.mask_id, eos_id, pad_id)
 
 
@@ -203,7 +203,7 @@ def measured(denoiser: nn.Module, material: Material, case: QualityCase, cut: bo
     for start in range(0, len(material.test), EVALUATION_BATCH):
         rows = material.test.take(np.arange(start, min(start + EVALUATION_BATCH, len(material.test))))
         embedding = torch.from_numpy(rows.embeddings).float().to(device)
-        request = DecodingRequest(embedding, material.recipe.seq_len, material.model.mask_id, case.steps, generator)
+        request = DecodingRequest(embedding, material.recipe.seq_len, material.model.mask_id, case.steps)
         found = final_state(STRATEGIES["confidence"](denoiser, request)).tokens.cpu().numpy()
         written = material.vocabulary.original(found).tolist()
         originals += [content(row, ends) for row in rows.token_ids.tolist()]

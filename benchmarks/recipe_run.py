@@ -69,7 +69,7 @@ def read_data(folder: Path, texts: int) -> Data:
         raise ValueError(f"{folder} holds out {len(held_out):,} texts for validation; lower --texts or raise --rows")
     ends = (recipe.eos_id, recipe.pad_id)
     vocabulary = Vocabulary.of(training.token_ids, recipe.vocab_size, ends, recipe.pad_id)  # ids are never turned back
-    eos_id, pad_id = vocabulary.compact(np.asarray(ends)).tolist()
+    eos_id, pad_id = vocabulary.ends(*ends)
     return Data(
         training.renumbered(vocabulary),
         held_out.renumbered(vocabulary),
@@ -176,8 +176,7 @@ def generate(trainee: Trainee, passes: int) -> list[list[int]]:
     for start in range(0, len(data.held_out), BATCH):
         rows = np.arange(start, min(start + BATCH, len(data.held_out)))
         _, embedding = to_tensors(data.held_out, rows, trainee.engine.device)
-        draws = step_generator(0, start, 0)
-        request = DecodingRequest(embedding, data.seq_len, data.ids.mask_id, passes, draws, data.ids.other_id)
+        request = DecodingRequest(embedding, data.seq_len, data.ids.mask_id, passes, other_id=data.ids.other_id)
         denoiser = trainee.variant.generation(trainee.ema.model)
         tokens = final_state(STRATEGIES["confidence"](denoiser, request)).tokens  # [B, L]
         found += [content(row, ends) for row in tokens.tolist()]

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embinv.data.vectors import read_vectors
+from embinv.decoding.options import DecodingOptions, Strategy, read_options
 from embinv.encoders.base import open_encoder
 from embinv.inverter import DiffusionInverter, load_inverter
 
@@ -22,9 +24,10 @@ def invert(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: the checkpoint, the vectors or an option cannot be used.
     """
+    options = read_options(arguments.options)
     inverter = load_inverter(arguments.checkpoint, device=arguments.device, batch_size=arguments.batch_size)
     if arguments.text is not None:
-        _invert_text(inverter, arguments)
+        _invert_text(inverter, arguments, options)
         return
     if arguments.out is None:
         raise ValueError("--vectors needs --out FILE.parquet to write the texts to")
@@ -42,6 +45,7 @@ def invert(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         strategy=arguments.strategy,
         seed=arguments.seed,
+        options=options,
         on_progress=lambda done: print(f"\rinverted {done:,} of {total:,}", end="", file=sys.stderr, flush=True),
     )
     print(file=sys.stderr)
@@ -60,13 +64,15 @@ def invert(arguments: argparse.Namespace) -> None:
     print(f"{total:,} texts in {out}")
 
 
-def _invert_text(inverter: DiffusionInverter, arguments: argparse.Namespace) -> None:
+def _invert_text(inverter: DiffusionInverter, arguments: argparse.Namespace, options: DecodingOptions) -> None:
     """Encodes a text, forgets it, inverts the vector and says how near the result is."""
     if not arguments.text.strip():
         raise ValueError("--text is empty; give a text to encode and to recover")
     encoder = open_encoder(inverter.config.pairs.encoder, device=arguments.device)
     vector = encoder.encode([arguments.text])
-    [inversion] = inverter.invert(vector, steps=arguments.steps, strategy=arguments.strategy, seed=arguments.seed)
+    [inversion] = inverter.invert(
+        vector, steps=arguments.steps, strategy=arguments.strategy, seed=arguments.seed, options=options
+    )
     again = encoder.encode([inversion.text or " "])
     cosine = float((vector * again).sum() / (np.linalg.norm(vector) * np.linalg.norm(again)))
     print(f"original   {arguments.text}")
@@ -113,7 +119,20 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--column", default="embedding", help="the vectors' column in a .parquet file (default embedding)")
     one.add_argument("--steps", type=int, default=8, help="denoising passes (default 8)")
-    one.add_argument("--strategy", default="confidence", help="decoder (default confidence)")
+    one.add_argument(
+        "--strategy",
+        default="confidence",
+        metavar="NAME",
+        help=f"decoder: {', '.join(get_args(Strategy))} (default confidence)",
+    )
+    one.add_argument(
+        "--option",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"how the decoder works: {', '.join(DecodingOptions.model_fields)}; repeatable",
+    )
     one.add_argument("--seed", type=int, default=0, help="for decoders that sample (default 0)")
     one.add_argument("--batch-size", type=int, default=128, help="vectors decoded together (default 128)")
     one.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")

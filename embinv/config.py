@@ -8,7 +8,7 @@ import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from embinv.data.schema import PairsRecipe
 from embinv.data.settings import DataSettings
+from embinv.decoding.options import DecodingOptions, Strategy
 from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.settings import ModelSettings
@@ -34,7 +35,8 @@ class EvaluationSettings(BaseModel):
 
     rows: int = Field(default=1000, ge=2, description="held-out texts")
     steps: int = Field(default=8, gt=0, description="denoising passes from a full mask")
-    strategy: Literal["confidence"] = "confidence"
+    strategy: Strategy = Field(default="confidence", description="the decoder")
+    decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how the decoder does what it does")
     examples: int = Field(default=10, ge=0, description="originals shown beside what was recovered")
     seed: int = Field(default=0, ge=0)
 

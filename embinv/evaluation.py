@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from embinv.data.pairs import Pairs
+from embinv.decoding.options import DecodingOptions
 from embinv.encoders.base import Encoder
 from embinv.inverter import DiffusionInverter, Inversion
 from embinv.metrics.text import cosine, sentence_bleu
@@ -57,6 +58,7 @@ def evaluate(
     encoder: Encoder | None,
     strategy: str,
     steps: int,
+    options: DecodingOptions,
     examples: int,
     seed: int,
     on_progress: Callable[[str], None] = lambda line: None,
@@ -70,6 +72,7 @@ def evaluate(
         encoder: re-encodes recovered texts for the cosine; without one, the cosine is left out.
         strategy: a decoder's name.
         steps: denoising passes.
+        options: how the decoder does what it does.
         examples: how many originals the report shows beside what was recovered.
         seed: of decoders that sample and of the shuffle.
         on_progress: gets a line now and then.
@@ -86,6 +89,7 @@ def evaluate(
         strategy=strategy,
         steps=steps,
         seed=seed,
+        options=options,
         on_progress=lambda done: on_progress(f"inverting: {done} of {len(test)} texts"),
     )
     seconds = time.perf_counter() - began
@@ -98,7 +102,9 @@ def evaluate(
     # What a shuffled vector gives is what its owner's vector gave; and every zero vector gives the same text.
     order = derangement(len(vectors), seed)
     shuffled = Generation(originals, test.texts, [recovered.inversions[i] for i in order])
-    [nothing] = inverter.invert_unchecked(np.zeros_like(vectors[:1]), strategy=strategy, steps=steps, seed=seed)
+    [nothing] = inverter.invert_unchecked(
+        np.zeros_like(vectors[:1]), strategy=strategy, steps=steps, seed=seed, options=options
+    )
     zero = Generation(originals, test.texts, [nothing] * len(test))
     on_progress("baseline, nearest training neighbour")
     nearest = nearest_neighbour(vectors, training, originals, test.texts, inverter)
@@ -106,6 +112,7 @@ def evaluate(
         "n": len(test),
         "strategy": strategy,
         "steps": steps,
+        "decoding": options.model_dump(),
         "seq_len": inverter.config.pairs.seq_len,
         **_flat(figures),
         "baselines": {

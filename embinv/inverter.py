@@ -1,13 +1,13 @@
 """The inverter: a checkpoint folder in, and for each vector the text it came from.
 
-`Inverter` is what evaluation, serving and the command line see; the diffusion inverter is one. Inversion never
-reads the encoder.
+`Inverter` is what evaluation, serving and the command line see; the diffusion inverter is one. Inversion reads the
+encoder only where a caller hands it over, to choose among candidates, and then the result says so.
 
-Shapes: N vectors, D embedding, L length.
+Shapes: N vectors, C candidates of each, D embedding, L length.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +16,11 @@ import torch
 
 from embinv.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from embinv.data.vectors import check_embeddings
-from embinv.decoding.base import DecodingRequest, final_state
+from embinv.decoding.base import DecodingRequest, DecodingState, final_state
+from embinv.decoding.candidates import sample_candidates
+from embinv.decoding.options import DecodingOptions
 from embinv.decoding.strategies import STRATEGIES
+from embinv.encoders.base import Encoder
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,14 @@ class Inversion:
         token_ids: its content tokens.
         token_confidence: the model's probability of each of them when it was chosen.
         confidence: geometric mean of those, the end of the text included.
+        cosine: between the vector and the text's own, where the encoder chose this text among candidates.
     """
 
     text: str
     token_ids: list[int]
     token_confidence: list[float]
     confidence: float
+    cosine: float | None = None
 
 
 class Inverter(Protocol):
@@ -43,7 +48,14 @@ class Inverter(Protocol):
     config: CheckpointConfig
 
     def invert(
-        self, embeddings: np.ndarray, *, strategy: str = "confidence", steps: int = 8, seed: int = 0
+        self,
+        embeddings: np.ndarray,
+        *,
+        strategy: str = "confidence",
+        steps: int = 8,
+        seed: int = 0,
+        options: DecodingOptions | None = None,
+        encoder: Encoder | None = None,
     ) -> list[Inversion]:
         """Returns one inversion for each row of embeddings [N, D]."""
         ...
@@ -67,6 +79,7 @@ class DiffusionInverter:
         self.model = checkpoint.model
         self.tokenizer = checkpoint.tokenizer
         self.vocabulary = checkpoint.vocabulary
+        self.end_ids = self.vocabulary.ends(self.tokenizer.eos_id, self.tokenizer.pad_id)
         self.batch_size = batch_size
 
     def invert(
@@ -76,6 +89,8 @@ class DiffusionInverter:
         strategy: str = "confidence",
         steps: int = 8,
         seed: int = 0,
+        options: DecodingOptions | None = None,
+        encoder: Encoder | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Inversion]:
         """Recovers a text from each vector.
@@ -84,14 +99,26 @@ class DiffusionInverter:
             embeddings: [N, D] or [D] vectors of this checkpoint's encoder, at any scale.
             strategy: a decoder of `STRATEGIES`.
             steps: denoising passes, 1 to L; more is not better than L.
-            seed: for decoders that sample.
+            seed: for decoders that sample; what is drawn for a vector depends on it and on the vector alone.
+            options: how the decoder does what it does; None takes the defaults.
+            encoder: re-encodes the candidates of strategy `candidates`, so that the closest is chosen and not the one
+                that the model finds likeliest.
             on_progress: called with the number of vectors done after each batch.
 
         Raises:
-            ValueError: vectors that cannot be inverted, an unknown strategy, or steps below 1.
+            ValueError: vectors that cannot be inverted, an unknown strategy, steps below 1, or an encoder where there
+                are no candidates.
         """
         vectors = check_embeddings(embeddings, self.config.pairs.encoder.dim)
-        return self.invert_unchecked(vectors, strategy=strategy, steps=steps, seed=seed, on_progress=on_progress)
+        return self.invert_unchecked(
+            vectors,
+            strategy=strategy,
+            steps=steps,
+            seed=seed,
+            options=options,
+            encoder=encoder,
+            on_progress=on_progress,
+        )
 
     @torch.inference_mode()
     def invert_unchecked(
@@ -101,6 +128,8 @@ class DiffusionInverter:
         strategy: str = "confidence",
         steps: int = 8,
         seed: int = 0,
+        options: DecodingOptions | None = None,
+        encoder: Encoder | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Inversion]:
         """`invert` without the check of the vectors: the zero-embedding baseline needs it."""
@@ -108,31 +137,61 @@ class DiffusionInverter:
             raise ValueError(f"strategy {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
         if steps < 1:
             raise ValueError(f"steps is {steps}; give at least 1")
-        device = next(self.model.parameters()).device
+        if encoder is not None and strategy != "candidates":
+            raise ValueError(f"strategy {strategy} has no candidates for an encoder to choose from; take candidates")
+        options = options or DecodingOptions()
         inversions: list[Inversion] = []
-        for start in range(0, len(vectors), self.batch_size):
-            rows = vectors[start : start + self.batch_size]
-            batch = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))  # a copy: rows may be read-only
-            request = DecodingRequest(
-                embedding=batch.to(device),
-                length=self.config.pairs.seq_len,
-                mask_id=self.config.model.mask_id,
-                steps=steps,
-                generator=torch.Generator(device).manual_seed(seed),
-                other_id=self.vocabulary.other_id,
-            )
-            state = final_state(STRATEGIES[strategy](self.model, request))
-            tokens = self.vocabulary.original(state.tokens.cpu().numpy()).tolist()
-            inversions += [self._inversion(*row) for row in zip(tokens, state.confidence.tolist(), strict=True)]
+        size = self.batch_size if strategy != "candidates" else max(1, self.batch_size // options.candidates)
+        for start in range(0, len(vectors), size):
+            rows = vectors[start : start + size]
+            request = self.request(rows, steps, seed, options)
+            if encoder is None:
+                inversions += self.read(final_state(STRATEGIES[strategy](self.model, request)))
+            else:
+                candidates = self.read(final_state(sample_candidates(self.model, request)))
+                inversions += _closest(rows, candidates, encoder)
             if on_progress is not None:
                 on_progress(len(inversions))
         return inversions
+
+    def request(self, vectors: np.ndarray, steps: int, seed: int, options: DecodingOptions) -> DecodingRequest:
+        """What a decoder is asked for vectors [B, D]."""
+        batch = torch.from_numpy(np.array(vectors, dtype=np.float32, order="C"))  # a copy: rows may be read-only
+        return DecodingRequest(
+            embedding=batch.to(next(self.model.parameters()).device),
+            length=self.config.pairs.seq_len,
+            mask_id=self.config.model.mask_id,
+            steps=steps,
+            seed=seed,
+            other_id=self.vocabulary.other_id,
+            end_ids=self.end_ids,
+            options=options,
+        )
+
+    def read(self, state: DecodingState) -> list[Inversion]:
+        """The texts of a state without hidden tokens."""
+        tokens = self.vocabulary.original(state.tokens.cpu().numpy()).tolist()
+        return [self._inversion(*row) for row in zip(tokens, state.confidence.tolist(), strict=True)]
 
     def _inversion(self, tokens: list[int], confidence: list[float]) -> Inversion:
         content = self.tokenizer.content(tokens)
         counted = np.asarray(confidence[: len(content) + 1], dtype=np.float64)
         mean = float(np.exp(np.log(np.maximum(counted, np.finfo(np.float32).tiny)).mean()))
         return Inversion(self.tokenizer.decode(content), content, confidence[: len(content)], mean)
+
+
+def _closest(vectors: np.ndarray, candidates: list[Inversion], encoder: Encoder) -> list[Inversion]:
+    """Of each vector's C candidates, in a row, the one whose text's own vector is closest; the first of equals."""
+    count = len(candidates) // len(vectors)
+    own = encoder.encode([candidate.text or " " for candidate in candidates])  # [N x C, D]
+    own = own / np.linalg.norm(own, axis=1, keepdims=True)
+    wanted = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = np.einsum("ncd,nd->nc", own.reshape(len(vectors), count, -1), wanted)
+    best = cosines.argmax(axis=1)
+    return [
+        replace(candidates[row * count + place], cosine=float(cosines[row, place]))
+        for row, place in enumerate(best.tolist())
+    ]
 
 
 def load_inverter(folder: str | Path, device: str = "cpu", batch_size: int = 128) -> DiffusionInverter:

@@ -66,6 +66,7 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         _encoder_at_hand(recipe.encoder, device),
         settings.strategy,
         settings.steps,
+        settings.decoding,
         settings.examples,
         settings.seed,
         _now_and_then(),

@@ -156,7 +156,8 @@ class Recorder:
     def _examples(self, model: MaskedDenoiser, step: int) -> list[Example]:
         """The fixed texts as they are recovered now, in the log and in EXAMPLES_FILE."""
         steps, mask_id, other_id = self.config.training.validation_steps, model.config.mask_id, self.vocabulary.other_id
-        examples = recover_examples(model, self.validation, self._read, mask_id, steps, self.device, other_id)
+        ends = self.vocabulary.ends(self.recipe.eos_id, self.recipe.pad_id)
+        examples = recover_examples(model, self.validation, self._read, mask_id, ends, steps, self.device, other_id)
         for place, example in enumerate(examples, start=1):
             self.say(f"  {place}. was   {shortened(example.original)}\n     read  {shortened(example.recovered)}")
         add_lines(self.out / EXAMPLES_FILE, [{"step": step, **asdict(example)} for example in examples])

@@ -106,7 +106,7 @@ def _train(task: Task) -> None:
         begins = _introduction(state, saved, engine, ema, training, vocabulary)
         for sentence in (*told, begins, recorder.yardstick):
             recorder.say(sentence)
-    eos_id, pad_id = vocabulary.compact(np.asarray([recipe.eos_id, recipe.pad_id])).tolist()
+    eos_id, pad_id = vocabulary.ends(recipe.eos_id, recipe.pad_id)
     ids = TokenIds(model.config.mask_id, eos_id, pad_id, vocabulary.other_id)
     events = run(engine, ema, training, validation, ids, settings, state)
     try:

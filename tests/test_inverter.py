@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from embinv.checkpoint import Checkpoint, load_checkpoint
+from embinv.decoding.base import final_state
+from embinv.decoding.candidates import sample_candidates
+from embinv.decoding.options import DecodingOptions
 from embinv.encoders.hashing import HashEncoder
 from embinv.inverter import DiffusionInverter, Inversion, load_inverter
 from tests.fakes import (
@@ -156,3 +159,25 @@ def test_batch_size_below_one_is_refused(made, batch_size):
 def test_zero_vector_is_inverted_where_the_check_is_left_out(inverter):
     [nothing] = inverter.invert_unchecked(np.zeros((1, 16)))
     assert np.isfinite(nothing.confidence)
+
+
+def test_encoder_chooses_the_candidate_whose_own_vector_is_closest_and_the_result_says_so(inverter, made):
+    options, encoder, vectors = DecodingOptions(candidates=6), HashEncoder(SPEC), made[1].embeddings[:7]
+    usual = {"strategy": "candidates", "steps": 4, "seed": 3, "options": options}
+    by_model, by_encoder = inverter.invert(vectors, **usual), inverter.invert(vectors, **usual, encoder=encoder)
+    assert all(inversion.cosine is None for inversion in by_model)
+    request = inverter.request(vectors.astype(np.float32), 4, 3, options)
+    with torch.inference_mode():
+        every = inverter.read(final_state(sample_candidates(inverter.model, request)))
+    for row, chosen in enumerate(by_encoder):
+        own = encoder.encode([candidate.text or " " for candidate in every[6 * row : 6 * row + 6]]).astype(np.float64)
+        vector = vectors[row].astype(np.float64)
+        cosines = own @ vector / np.linalg.norm(own, axis=1) / np.linalg.norm(vector)
+        assert chosen.text == every[6 * row + int(cosines.argmax())].text
+        assert chosen.cosine == pytest.approx(cosines.max(), abs=1e-5)
+    assert [i.text for i in by_model] != [i.text for i in by_encoder]
+
+
+def test_an_encoder_has_nothing_to_choose_from_elsewhere(inverter, made):
+    with pytest.raises(ValueError, match="strategy euler has no candidates for an encoder to choose from"):
+        inverter.invert(made[1].embeddings, strategy="euler", encoder=HashEncoder(SPEC))

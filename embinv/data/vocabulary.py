@@ -54,6 +54,10 @@ class Vocabulary:
         """Tokenizer ids as the model's, int32 of the same shape."""
         return self._compact[token_ids]
 
+    def ends(self, eos_id: int, pad_id: int) -> tuple[int, int]:
+        """The model's ids of EOS and PAD, given the tokenizer's."""
+        return int(self._compact[eos_id]), int(self._compact[pad_id])
+
     def original(self, ids: np.ndarray) -> np.ndarray:
         """The model's ids as the tokenizer's, int32 of the same shape."""
         table = np.append(self.kept, np.int32(self.other)) if self.trimmed else self.kept

@@ -4,11 +4,13 @@ Shapes: B batch, L length, D embedding, V vocabulary, M asked positions.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from embinv.decoding.options import DecodingOptions
 
 
 class Denoiser(Protocol):
@@ -26,7 +28,8 @@ class DecodingState:
 
     Attributes:
         tokens: [B, L] int64, `mask_id` where still hidden.
-        confidence: [B, L] float32, probability with which each token was chosen; 0 where still hidden.
+        confidence: [B, L] float32, the denoiser's probability of each token when it was chosen; 0 where still hidden,
+            1 behind the end of a text, which is given.
         step: passes made so far.
     """
 
@@ -44,16 +47,22 @@ class DecodingRequest:
         length: L.
         mask_id: id of a hidden token: V, one past the ids that can be predicted.
         steps: passes through the denoiser at most, 1 or more.
-        generator: source of randomness for decoders that sample.
+        seed: with the vector itself, all that decoders that sample depend on.
         other_id: id that is never written, the `other` of a trimmed vocabulary; None if there is no such.
+        end_ids: EOS and PAD, in the denoiser's numbering; None for texts that always have L tokens.
+        options: how decoders do what they do.
+        streams: [B] numbers that tell several samples of one vector apart; None for one sample each.
     """
 
     embedding: Tensor
     length: int
     mask_id: int
     steps: int
-    generator: torch.Generator
+    seed: int = 0
     other_id: int | None = None
+    end_ids: tuple[int, int] | None = None
+    options: DecodingOptions = field(default_factory=DecodingOptions)
+    streams: tuple[int, ...] | None = None
 
     def fully_hidden(self) -> DecodingState:
         """The state every decoder starts from."""

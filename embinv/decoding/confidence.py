@@ -1,46 +1,99 @@
-"""Confidence order: in each pass every hidden token is predicted and the surest of them are kept.
+"""Surest first: in each pass every hidden token is predicted and the surest of them are kept.
 
-MaskGIT's parallel decoding (Chang et al. 2022, section 3.2) with a linear schedule and the most probable token:
-after pass s of k, ceil(L x s / k) positions are known. Deterministic. No token, once kept, is looked at again.
+MaskGIT's parallel decoding (Chang et al. 2022, section 3.2) with the most probable token, surest by its probability, by
+its margin over the second (Kim et al. 2025, arXiv 2502.06768) or by the negative entropy of its place (LLaDA's and
+Dream's other orders). Deterministic. No token, once kept, is looked at again.
+
+Shapes: B batch, L length, V vocabulary, M asked positions.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser
-from embinv.decoding.parts import in_parts
+from embinv.decoding.ends import close
+from embinv.decoding.parts import ask
+
+ROUNDING = 1e-9  # what a share times a length may miss a whole number by
+
+
+def _margin(log_probability: Tensor) -> Tensor:
+    first, second = log_probability.topk(2, dim=-1).values.exp().unbind(dim=-1)
+    return first - second
+
+
+def _negative_entropy(log_probability: Tensor) -> Tensor:
+    return torch.special.xlogy(log_probability.exp(), log_probability.exp()).sum(dim=-1)
+
+
+SURENESS: dict[str, Callable[[Tensor], Tensor]] = {
+    "confidence": lambda log_probability: log_probability.amax(dim=-1),
+    "margin": _margin,
+    "entropy": _negative_entropy,
+}
+"""Log-probabilities [M, V] -> how sure each position is, [M]; only the order counts."""
+
+STILL_HIDDEN: dict[str, Callable[[float], float]] = {
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: math.cos(math.pi / 2 * done),  # MaskGIT, section 3.2
+}
+"""Share of the passes that are made -> share of the tokens that is hidden after them."""
 
 
 def decode_by_confidence(denoiser: Denoiser, request: DecodingRequest) -> Iterator[DecodingState]:
-    """Yields the state after each of at most `request.steps` passes."""
-    state = request.fully_hidden()
+    """Yields the state after each of at most `request.steps` passes.
+
+    Of L tokens floor(L x share still hidden) are hidden after a pass. Where the end of a text is found, what is still
+    hidden before it is shared out anew among the passes that are left.
+    """
+    state, hidden_share = request.fully_hidden(), STILL_HIDDEN[request.options.reveal]
     steps = min(request.steps, request.length)
-    for step in range(1, steps + 1):
-        known = math.ceil(request.length * step / steps)
-        state = _reveal(denoiser, request, state, known, step)
+    planned = torch.full((len(state.tokens),), request.length, dtype=torch.float64, device=state.tokens.device)  # [B]
+    since = torch.ones_like(planned)  # share that was hidden when the plan was made
+    for number in range(1, steps + 1):
+        hidden = state.tokens == request.mask_id  # [B, L]
+        before = hidden.sum(dim=1)  # [B]
+        target = (planned * (hidden_share(number / steps) / since) + ROUNDING).floor()
+        if number == steps:
+            target.zero_()
+        count = (before - target).long()  # [B] to keep in this pass
+        if not (count > 0).any():
+            continue
+        state = _keep_surest(denoiser, request, state, hidden & (count > 0).unsqueeze(1), count)
         yield state
+        left = (state.tokens == request.mask_id).sum(dim=1)
+        replan = left < target
+        planned = torch.where(replan, left.double(), planned)
+        since = torch.where(replan, hidden_share(number / steps), since)
+        if not left.any():
+            return
 
 
-def _reveal(denoiser: Denoiser, request: DecodingRequest, state: DecodingState, known: int, step: int) -> DecodingState:
-    hidden = state.tokens == request.mask_id  # [B, L]
-    parts = in_parts(denoiser, state.tokens, request.embedding, hidden, request.mask_id, request.other_id)
-    likeliest = [log_probability.max(dim=-1) for _, log_probability in parts]
-    best = torch.cat([part.values for part in likeliest])  # [M]
-    choice = torch.cat([part.indices for part in likeliest])  # [M]
-    score = torch.full(hidden.shape, -torch.inf, device=hidden.device)
-    score[hidden] = best.float()
-    proposed = state.tokens.clone()
-    proposed[hidden] = choice
-    keep = _surest(score, known - (request.length - int(hidden[0].sum()))) & hidden
-    return DecodingState(
-        torch.where(keep, proposed, state.tokens), torch.where(keep, score.exp(), state.confidence), step
-    )
+def _keep_surest(
+    denoiser: Denoiser, request: DecodingRequest, state: DecodingState, asked: Tensor, count: Tensor
+) -> DecodingState:
+    """One pass: asks at `asked` [B, L] and keeps the count[i] surest tokens of each row."""
+    best, choice, sureness = [], [], []
+    for _, log_probability in ask(denoiser, request, state.tokens, asked):
+        likeliest = log_probability.max(dim=-1)
+        best.append(likeliest.values)
+        choice.append(likeliest.indices)
+        sureness.append(SURENESS[request.options.order](log_probability))
+    score = torch.full(asked.shape, -torch.inf, device=asked.device)
+    score[asked] = torch.cat(sureness).float()
+    keep = _highest(score, count) & asked
+    tokens, confidence = state.tokens.clone(), state.confidence.clone()
+    kept = keep[asked]  # [M]
+    tokens[keep] = torch.cat(choice)[kept]
+    confidence[keep] = torch.cat(best)[kept].float().exp()
+    return close(request, tokens, confidence, state.step + 1)
 
 
-def _surest(score: Tensor, count: int) -> Tensor:
-    """True at the `count` highest scores of each row [B, L]; the earlier position wins a tie."""
-    order = score.argsort(dim=-1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(score, dtype=torch.bool).scatter_(1, order, True)
+def _highest(score: Tensor, count: Tensor) -> Tensor:
+    """True at the count[i] highest scores of row i of [B, L]; the earlier position wins a tie."""
+    order = score.argsort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(score.shape[1], device=score.device).expand_as(order)
+    return torch.zeros_like(score, dtype=torch.bool).scatter_(1, order, rank < count.unsqueeze(1))

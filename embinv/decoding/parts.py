@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from embinv.decoding.base import Denoiser
+from embinv.decoding.base import DecodingRequest, Denoiser
 
 LOGITS_AT_ONCE = 2**26  # 256 MB of float32
 
@@ -48,3 +48,24 @@ def in_parts(
             log_probability[:, other_id] = -torch.inf
         yield rows, log_probability
         start = end
+
+
+def ask(
+    denoiser: Denoiser, request: DecodingRequest, tokens: Tensor, positions: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields row numbers [R] and log-probabilities [M, V] of each part; rows where nothing is asked are left out.
+
+    Args:
+        denoiser: is called once a part, and not at all where nothing is asked.
+        request: the embeddings, and the id that is never to be chosen.
+        tokens: [B, L] int64.
+        positions: [B, L] bool, where to predict.
+    """
+    rows = positions.any(dim=1).nonzero().flatten()  # [R]
+    if len(rows) == len(tokens):  # nothing to gather
+        found = in_parts(denoiser, tokens, request.embedding, positions, request.mask_id, request.other_id)
+    else:
+        chosen = (part[rows] for part in (tokens, request.embedding, positions))
+        found = in_parts(denoiser, *chosen, request.mask_id, request.other_id)
+    for part, log_probability in found:
+        yield rows[part], log_probability

@@ -31,6 +31,7 @@ def recover_examples(
     pairs: Pairs,
     read: Callable[[np.ndarray], Sequence[str]],
     mask_id: int,
+    end_ids: tuple[int, int],
     steps: int,
     device: torch.device,
     other_id: int | None = None,
@@ -42,13 +43,14 @@ def recover_examples(
         pairs: held-out texts in an order that stays the same, with the model's token ids.
         read: turns the model's ids [N, L] into texts.
         mask_id: id of a hidden token.
+        end_ids: EOS and PAD in the model's numbering.
         steps: denoising passes.
         device: where the denoiser is.
         other_id: the id of a trimmed vocabulary that is never written.
     """
     embedding = torch.from_numpy(pairs.embeddings[:EXAMPLES]).float().to(device)  # [N, D]
-    length, generator = pairs.token_ids.shape[1], torch.Generator(device)
-    request = DecodingRequest(embedding, length, mask_id, steps, generator, other_id)
+    length = pairs.token_ids.shape[1]
+    request = DecodingRequest(embedding, length, mask_id, steps, other_id=other_id, end_ids=end_ids)
     tokens = final_state(STRATEGIES["confidence"](denoiser, request)).tokens.cpu().numpy()  # [N, L]
     rows = zip(pairs.ids[:EXAMPLES].tolist(), pairs.texts[:EXAMPLES], read(tokens), strict=True)
     return [Example(*row) for row in rows]

@@ -6,7 +6,6 @@ well gaps are filled and not how well a vector is inverted. Each worker takes it
 Shapes: B batch, L length, D embedding, V vocabulary, M hidden positions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from embinv.data.pairs import Pairs
 from embinv.decoding.base import DecodingRequest, Denoiser, final_state
+from embinv.decoding.ends import behind_the_end
 from embinv.decoding.parts import in_parts
 from embinv.decoding.strategies import STRATEGIES
 from embinv.diffusion.corruption import mask_tokens
@@ -64,7 +64,7 @@ def validate(
     denoiser: Denoiser,
     pairs: Pairs,
     mask_id: int,
-    end_ids: Sequence[int],
+    end_ids: tuple[int, int],
     steps: int,
     engine: Engine,
     other_id: int | None = None,
@@ -92,7 +92,7 @@ def validate(
         counts += (len(rows), texts.x_0.numel(), float(texts.content.sum()), float(texts.unknown.sum()))
         in_part, *partial_masks = (each.take(rows, engine.device) for each in noised)
         found[0] += _nelbo(denoiser, texts, in_part)
-        found[1:3] += _generate(denoiser, texts, ends, steps)
+        found[1:3] += _generate(denoiser, texts, end_ids, steps)
         for i, gaps in enumerate(partial_masks):
             found[3 + 2 * i : 5 + 2 * i] += _fill_gaps(denoiser, texts, gaps)
     n, tokens, content, unknown, entropy, right, exact, *partial = engine.total([*counts.tolist(), *found.tolist()])
@@ -157,13 +157,12 @@ def _nelbo(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> float:
     return total
 
 
-def _generate(denoiser: Denoiser, texts: _Texts, ends: Tensor, steps: int) -> tuple[float, float]:
+def _generate(denoiser: Denoiser, texts: _Texts, end_ids: tuple[int, int], steps: int) -> tuple[float, float]:
     """(content tokens right, texts right) from a full mask; what is said after the first EOS or PAD is no content."""
-    x_0, content = texts.x_0, texts.content
-    generator = torch.Generator(x_0.device)
-    request = DecodingRequest(texts.embedding, x_0.shape[1], texts.mask_id, steps, generator, texts.other_id)
+    x_0, content, length = texts.x_0, texts.content, texts.x_0.shape[1]
+    request = DecodingRequest(texts.embedding, length, texts.mask_id, steps, other_id=texts.other_id, end_ids=end_ids)
     said = final_state(STRATEGIES["confidence"](denoiser, request)).tokens  # [B, L]
-    going_on = torch.isin(said, ends).cumsum(dim=1) == 0
+    going_on = ~torch.isin(said, torch.tensor(end_ids, device=said.device)) & ~behind_the_end(said, end_ids)
     right = (said == x_0) & content & going_on
     whole = ((right == content) & (going_on == content)).all(dim=1)  # [B]
     return float(right.sum()), float(whole.sum())

@@ -82,7 +82,7 @@ def test_the_first_pass_of_self_conditioning_costs_no_weight_its_gradient(mixed)
 def test_decoding_with_memory_feeds_each_pass_what_the_one_before_predicted():
     model = awaken(SelfConditionedMDLM(architecture()))
     _, embedding, *_ = inputs()
-    request = DecodingRequest(embedding, LENGTH, 11, 3, torch.Generator())
+    request = DecodingRequest(embedding, LENGTH, 11, 3)
     with torch.no_grad():
         states = list(decode_by_confidence(SelfConditionedDenoiser(model), request))
         z_t, previous = request.fully_hidden().tokens, None

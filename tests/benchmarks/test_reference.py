@@ -110,7 +110,7 @@ def test_model_reads_the_vector_and_the_place_of_a_token():
 def test_full_mask_is_decoded_by_our_decoder():
     model = ReferenceModel(CONFIG).eval()
     _, embedding = texts(3)
-    request = DecodingRequest(embedding, LENGTH, CONFIG.mask_id, 4, generator())
+    request = DecodingRequest(embedding, LENGTH, CONFIG.mask_id, 4)
     with torch.inference_mode():
         tokens = final_state(STRATEGIES["confidence"](model, request)).tokens
     assert tokens.shape == (3, LENGTH)

@@ -7,7 +7,6 @@ import torch
 from embinv.decoding import parts
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.confidence import decode_by_confidence
-from embinv.decoding.strategies import STRATEGIES
 from tests.fakes import ContextDenoiser, OracleDenoiser
 
 ROWS, LENGTH, DIM, VOCABULARY = 4, 7, 5, 13
@@ -23,23 +22,11 @@ def texts():
 
 
 def request(embedding, steps, length=LENGTH, other_id=None):
-    return DecodingRequest(embedding, length, MASK, steps, torch.Generator().manual_seed(0), other_id)
+    return DecodingRequest(embedding, length, MASK, steps, other_id=other_id)
 
 
 def states(denoiser, embedding, steps, other_id=None):
     return list(decode_by_confidence(denoiser, request(embedding, steps, other_id=other_id)))
-
-
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-@pytest.mark.parametrize("steps", range(1, LENGTH + 4))
-def test_oracles_text_is_recovered_exactly_in_any_number_of_steps(texts, strategy, steps):
-    x_0, embedding = texts
-    oracle = OracleDenoiser(embedding, x_0, VOCABULARY)
-    shuffled = torch.tensor([2, 0, 3, 1])
-    last = final_state(STRATEGIES[strategy](oracle, request(embedding[shuffled], steps)))
-    assert torch.equal(last.tokens, x_0[shuffled])
-    assert torch.allclose(last.confidence, torch.full((ROWS, LENGTH), 0.99), atol=1e-5)
-    assert oracle.calls <= steps
 
 
 @pytest.mark.parametrize("length", [1, 7, 32, 49])
@@ -110,11 +97,11 @@ def test_surest_position_is_kept_first_and_the_earlier_wins_a_tie(texts):
     assert order == [4, 1, 3, 6, 2, 5, 0]
 
 
-def test_decoding_is_deterministic_whatever_the_generator(texts):
+def test_decoding_is_deterministic_whatever_the_seed(texts):
     embedding = texts[1]
     results = []
     for seed in (0, 1):
-        one = DecodingRequest(embedding, LENGTH, MASK, 3, torch.Generator().manual_seed(seed))
+        one = DecodingRequest(embedding, LENGTH, MASK, 3, seed)
         results.append(final_state(decode_by_confidence(ContextDenoiser(VOCABULARY), one)).tokens)
     assert torch.equal(*results)
 

@@ -40,7 +40,7 @@ class Plain:
         torch.manual_seed(self.settings.seed)
         shape = config.model.resolve(vocabulary.size, self.recipe.encoder.dim, self.recipe.seq_len)
         self.model = ConditionalMDLM(shape)
-        self.ids = TokenIds(shape.mask_id, *vocabulary.compact(np.array(ends)).tolist())
+        self.ids = TokenIds(shape.mask_id, *vocabulary.ends(*ends))
         self.start = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
 
     def run(self):

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -330,7 +329,7 @@ def nelbo(save, out, pairs):
     model = checkpoint.model
     model.load_state_dict(load_file(save / "ema.safetensors"), strict=False)
     recipe, held_out = checkpoint.config.pairs, read_pairs(pairs, "validation").renumbered(checkpoint.vocabulary)
-    ends = checkpoint.vocabulary.compact(np.array([recipe.eos_id, recipe.pad_id])).tolist()
+    ends = checkpoint.vocabulary.ends(recipe.eos_id, recipe.pad_id)
     engine = LocalEngine(model, torch.optim.SGD(model.parameters()))
     return validate(model, held_out, model.config.mask_id, ends, 1, engine).nelbo
 

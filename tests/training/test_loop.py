@@ -302,7 +302,7 @@ def test_learnable_toy_problem_is_learnt_and_texts_come_from_their_own_vectors(t
     vectors = torch.from_numpy(toy.pairs.embeddings).float()
     content = ~torch.isin(x_0, torch.tensor([toy.ids.eos_id, toy.ids.pad_id]))
     with torch.no_grad():
-        request = DecodingRequest(vectors, 8, toy.ids.mask_id, 4, torch.Generator())
+        request = DecodingRequest(vectors, 8, toy.ids.mask_id, 4)
         said = final_state(decode_by_confidence(ema.model, request)).tokens
     own = (said == x_0)[content].double().mean().item()
     shuffled = (said.roll(1, dims=0) == x_0)[content].double().mean().item()

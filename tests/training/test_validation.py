@@ -151,7 +151,7 @@ class Unlearnt:
 
 
 def measure_trimmed(toy, denoiser, pairs, vocabulary, other_id):
-    ends = vocabulary.compact(np.array([toy.ids.eos_id, toy.ids.pad_id])).tolist()
+    ends = vocabulary.ends(toy.ids.eos_id, toy.ids.pad_id)
     return validate(denoiser, pairs, vocabulary.size, ends, 1, Share(), other_id)
 
 
