@@ -4,6 +4,7 @@
     config.json         `CheckpointConfig`: format version, architecture, recipe of the pairs, training, statistics
     vocabulary.safetensors  which of the tokenizer's ids the model knows
     tokenizer.json ...  the decoder's tokenizer
+    calibration.json    what its confidence is worth, once jobs/evaluate.py has fitted it
     README.md           a model card with the measured figures
 
 Nothing is unpickled. A folder appears whole or not at all. The state that training resumes from is kept elsewhere.
@@ -11,7 +12,7 @@ Nothing is unpickled. A folder appears whole or not at all. The state that train
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from embinv.calibration import Calibrations
 from embinv.data.folders import replace_folder
 from embinv.data.schema import PairsRecipe, reasons
 from embinv.data.tokenizer import TextTokenizer
@@ -84,6 +86,7 @@ class Checkpoint:
     model: MaskedDenoiser
     tokenizer: TextTokenizer
     vocabulary: Vocabulary
+    calibrations: Calibrations = field(default_factory=Calibrations)
 
 
 def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
@@ -178,7 +181,8 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
         raise ValueError(f"--checkpoint {folder}: model.safetensors cannot be read ({error})") from error
     _require_same_tensors(weights, model.state_dict(), folder)
     model.load_state_dict(weights)
-    return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer, vocabulary)
+    calibrations = Calibrations.load(folder)
+    return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer, vocabulary, calibrations)
 
 
 def _require_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], folder: Path) -> None:

@@ -37,6 +37,9 @@ class EvaluationSettings(BaseModel):
     steps: int = Field(default=8, gt=0, description="denoising passes from a full mask")
     strategy: Strategy = Field(default="confidence", description="the decoder")
     decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how the decoder does what it does")
+    calibration_rows: int = Field(
+        default=1000, ge=2, description="validation texts that the confidence is calibrated on, once for a checkpoint"
+    )
     examples: int = Field(default=10, ge=0, description="originals shown beside what was recovered")
     seed: int = Field(default=0, ge=0)
 

@@ -8,15 +8,17 @@ measured during training and stands in the model card under its own name.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from embinv.calibration import NEARLY_RIGHT, Calibration, fit
 from embinv.data.pairs import Pairs
 from embinv.decoding.options import DecodingOptions
 from embinv.encoders.base import Encoder
 from embinv.inverter import DiffusionInverter, Inversion
+from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
 from embinv.metrics.text import cosine, sentence_bleu
 from embinv.metrics.tokens import Figure, exact_match, token_accuracy, token_f1
 
@@ -25,6 +27,9 @@ DEFINITIONS = {
     "exact_match": "share of texts recovered to the last token",
     "token_f1": "F1 between the bags of tokens of original and recovered text, mean over texts",
     "bleu": "mean sentence BLEU (sacreBLEU, 13a, exponential smoothing, effective order), 0 to 100",
+    "calibration_error": "expected calibration error of the tokens' probabilities: mean distance between what was "
+    "predicted and what came true, over ten bins (Guo et al. 2017)",
+    "text_calibration_error": "the same of the probability that at least 90% of a text is right",
     "cosine": "mean cosine between the vector that was inverted and the recovered text's own, re-encoded",
 }
 """What each figure means, word for word as reports give it."""
@@ -96,6 +101,7 @@ def evaluate(
     recovered = Generation(originals, test.texts, inversions)
     figures = recovered.figures()
     texts = [inversion.text for inversion in recovered.inversions]
+    figures |= calibration_errors(recovered)
     if encoder is not None:
         on_progress("re-encoding what was recovered")
         figures["cosine"] = cosine(vectors, encoder.encode([text or " " for text in texts]))
@@ -120,13 +126,104 @@ def evaluate(
             "shuffled": _flat(shuffled.figures()),
             "nearest": _flat(nearest.figures()),
         },
+        "reliability": reliability_curves(recovered),
         "samples_per_second": {"invert": round(len(test) / seconds, 1)},
         "languages": _by_language(test.langs, originals, recovered.inversions),
         "examples": [
-            {"original": test.texts[i], "recovered": texts[i], "confidence": recovered.inversions[i].confidence}
+            {
+                "original": test.texts[i],
+                "recovered": texts[i],
+                "confidence": recovered.inversions[i].confidence,
+                "probability": recovered.inversions[i].probability,
+            }
             for i in range(min(examples, len(test)))
         ],
         "definitions": DEFINITIONS,
+    }
+
+
+def calibrate(
+    inverter: DiffusionInverter,
+    validation: Pairs,
+    strategy: str,
+    steps: int,
+    options: DecodingOptions,
+    seed: int,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> Calibration:
+    """Recovers validation texts and fits what confidence is worth on them.
+
+    Args:
+        inverter: a loaded checkpoint.
+        validation: texts that it did not learn from and that it is not measured on.
+        strategy: a decoder's name; with `steps` and `options`, the way that is calibrated.
+        steps: denoising passes.
+        options: the decoder's.
+        seed: of decoders that sample.
+        on_progress: gets a line now and then.
+
+    Raises:
+        ValueError: not one token was recovered.
+    """
+    inversions = inverter.invert(
+        validation.embeddings.astype(np.float32),
+        strategy=strategy,
+        steps=steps,
+        seed=seed,
+        options=options,
+        on_progress=lambda done: on_progress(f"calibrating: {done} of {len(validation)} texts"),
+    )
+    return fit(
+        strategy,
+        steps,
+        options,
+        [inverter.tokenizer.content(ids) for ids in validation.token_ids.tolist()],
+        [inversion.token_ids for inversion in inversions],
+        [inversion.token_confidence for inversion in inversions],
+        [inversion.confidence for inversion in inversions],
+    )
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Probabilities [N] that were given, what came true of them [N], and the text [N] each belongs to."""
+
+    probabilities: np.ndarray
+    outcomes: np.ndarray
+    texts: np.ndarray
+
+
+def _predictions(generation: Generation) -> dict[str, _Predictions]:
+    """Those of tokens and of texts; nothing where the way of decoding was not calibrated."""
+    tokens, outcomes, owners, of_texts, nearly = [], [], [], [], []
+    for row, (original, inversion) in enumerate(zip(generation.originals, generation.inversions, strict=True)):
+        if inversion.token_probability is None or inversion.probability is None:
+            return {}
+        tokens += inversion.token_probability
+        outcomes += rightness(original, inversion.token_ids)
+        owners += [row] * len(inversion.token_ids)
+        of_texts.append(inversion.probability)
+        nearly.append(share_right(original, inversion.token_ids) >= NEARLY_RIGHT)
+    found = {"text": _Predictions(np.asarray(of_texts), np.asarray(nearly, dtype=float), np.arange(len(nearly)))}
+    if len(set(owners)) > 1:
+        found["token"] = _Predictions(np.asarray(tokens), np.asarray(outcomes, dtype=float), np.asarray(owners))
+    return found
+
+
+def calibration_errors(generation: Generation) -> dict[str, Figure]:
+    """The errors of the probabilities that were given, by what a report calls them."""
+    names = {"token": "calibration_error", "text": "text_calibration_error"}
+    return {
+        names[kind]: expected_calibration_error(each.probabilities, each.outcomes, each.texts)
+        for kind, each in _predictions(generation).items()
+    }
+
+
+def reliability_curves(generation: Generation) -> dict[str, list[dict[str, float]]]:
+    """The bins behind the errors: n, predicted and observed."""
+    return {
+        kind: [asdict(each) for each in reliability(found.probabilities, found.outcomes)]
+        for kind, found in _predictions(generation).items()
     }
 
 

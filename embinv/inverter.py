@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from embinv.calibration import Calibration
 from embinv.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from embinv.data.vectors import check_embeddings
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
@@ -33,6 +34,9 @@ class Inversion:
         token_confidence: the model's probability of each of them when it was chosen.
         confidence: geometric mean of those, the end of the text included.
         cosine: between the vector and the text's own, where the encoder chose this text among candidates.
+        token_probability: probability that each token is right, calibrated on validation texts; None if this way of
+            decoding was not calibrated (`embinv.calibration`).
+        probability: that at least 90% of the text is right, likewise.
     """
 
     text: str
@@ -40,6 +44,8 @@ class Inversion:
     token_confidence: list[float]
     confidence: float
     cosine: float | None = None
+    token_probability: list[float] | None = None
+    probability: float | None = None
 
 
 class Inverter(Protocol):
@@ -79,6 +85,7 @@ class DiffusionInverter:
         self.model = checkpoint.model
         self.tokenizer = checkpoint.tokenizer
         self.vocabulary = checkpoint.vocabulary
+        self.calibrations = checkpoint.calibrations
         self.end_ids = self.vocabulary.ends(self.tokenizer.eos_id, self.tokenizer.pad_id)
         self.batch_size = batch_size
 
@@ -152,7 +159,8 @@ class DiffusionInverter:
                 inversions += _closest(rows, candidates, encoder)
             if on_progress is not None:
                 on_progress(len(inversions))
-        return inversions
+        calibration = None if encoder is not None else self.calibrations.find(strategy, steps, options)
+        return inversions if calibration is None else [_calibrated(each, calibration) for each in inversions]
 
     def request(self, vectors: np.ndarray, steps: int, seed: int, options: DecodingOptions) -> DecodingRequest:
         """What a decoder is asked for vectors [B, D]."""
@@ -178,6 +186,14 @@ class DiffusionInverter:
         counted = np.asarray(confidence[: len(content) + 1], dtype=np.float64)
         mean = float(np.exp(np.log(np.maximum(counted, np.finfo(np.float32).tiny)).mean()))
         return Inversion(self.tokenizer.decode(content), content, confidence[: len(content)], mean)
+
+
+def _calibrated(inversion: Inversion, calibration: Calibration) -> Inversion:
+    return replace(
+        inversion,
+        token_probability=calibration.token(inversion.token_confidence),
+        probability=calibration.text([inversion.confidence])[0],
+    )
 
 
 def _closest(vectors: np.ndarray, candidates: list[Inversion], encoder: Encoder) -> list[Inversion]:

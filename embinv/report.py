@@ -11,6 +11,7 @@ NAMES = {
     "bleu": "BLEU",
     "cosine": "cosine",
 }
+LABELS = NAMES | {"calibration_error": "calibration error", "text_calibration_error": "calibration error of texts"}
 BASELINES = {
     "zero": "zero embedding",
     "shuffled": "somebody else's embedding",
@@ -67,7 +68,7 @@ def render(report: dict[str, Any]) -> str:
         "",
         *_markdown_table(header, rows),
         "",
-        *(f"- {NAMES[name]}: {meaning}" for name, meaning in report["definitions"].items() if name in report),
+        *(f"- {LABELS[name]}: {meaning}" for name, meaning in report["definitions"].items() if name in report),
         "",
     ]
     if "cosine" not in report:
@@ -75,11 +76,35 @@ def render(report: dict[str, Any]) -> str:
     if len(report["languages"]) > 1:
         rows = [[lang, str(v["n"]), _cell(v, "token_accuracy")] for lang, v in report["languages"].items()]
         lines += ["## By language", "", *_markdown_table(["language", "n", NAMES["token_accuracy"]], rows), ""]
-    examples = [[_escape(e["original"]), _escape(e["recovered"]), f"{e['confidence']:.2f}"] for e in report["examples"]]
+    lines += _confidence(report)
+    examples = [[_escape(e["original"]), _escape(e["recovered"]), *_trust(e)] for e in report["examples"]]
     lines += ["## Examples", "", "The first of the held-out texts, not chosen.", ""]
-    lines += _markdown_table(["original", "recovered from its vector alone", "confidence"], examples)
+    lines += _markdown_table(
+        ["original", "recovered from its vector alone", "confidence", "90% right with probability"], examples
+    )
     lines += ["", *_growth(report.get("recoveries") or []), f"Samples per second: {speed}. Time: {seconds}.", ""]
     return "\n".join(lines)
+
+
+def _trust(example: Mapping[str, Any]) -> list[str]:
+    probability = example["probability"]
+    return [f"{example['confidence']:.2f}", "-" if probability is None else f"{probability:.2f}"]
+
+
+def _confidence(report: Mapping[str, Any]) -> list[str]:
+    """What was predicted of tokens and texts against what came true; nothing where nothing was predicted."""
+    kinds = {"token": ("calibration_error", "tokens"), "text": ("text_calibration_error", "texts")}
+    lines = []
+    for kind, (name, things) in kinds.items():
+        if name not in report:
+            continue
+        rows = [[f"{b['n']:,}", f"{b['predicted']:.1%}", f"{b['observed']:.1%}"] for b in report["reliability"][kind]]
+        lines += [f"Of {things}: {LABELS[name]} {report[name]:.3f} ± {report[f'{name}_se']:.3f}.", ""]
+        lines += [*_markdown_table([things, "predicted right", "were right"], rows), ""]
+    if not lines:
+        return []
+    start = "Probabilities that tokens are right, and that at least 90% of a text is, fitted on validation texts."
+    return ["## What its confidence is worth", "", start, "", *lines]
 
 
 def _growth(recoveries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -16,8 +16,8 @@ from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.encoders.base import Encoder, open_encoder
 from embinv.encoders.spec import EncoderSpec
-from embinv.evaluation import evaluate
-from embinv.inverter import load_inverter
+from embinv.evaluation import calibrate, evaluate
+from embinv.inverter import DiffusionInverter, load_inverter
 from embinv.report import by_validation, render
 from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
 from jobs.failures import told_plainly
@@ -59,6 +59,7 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
     recoveries = by_validation(read_lines(checkpoint.parent / EXAMPLES_FILE))
     with told_plainly(out):
         _require_writable(out)
+    _calibrate_once(inverter, checkpoint, data, settings)
     report = evaluate(
         inverter,
         test,
@@ -87,6 +88,24 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         write_whole(out / "report.md", render(report))
         write_json(out / "report.json", report)
     return report
+
+
+def _calibrate_once(inverter: DiffusionInverter, checkpoint: Path, data: Path, settings: EvaluationSettings) -> None:
+    """Fits what confidence is worth where that was not done yet, and keeps it in the checkpoint; or says why not."""
+    way = (settings.strategy, settings.steps, settings.decoding)
+    if inverter.calibrations.find(*way) is not None:
+        return
+    try:
+        known = read_pairs(data, "validation").sample(settings.calibration_rows, settings.seed)
+        fitted = calibrate(inverter, known, *way, settings.seed, _now_and_then())
+    except ValueError as error:
+        print(f"probabilities are left out: {error}", flush=True)
+        return
+    inverter.calibrations = inverter.calibrations.with_one(fitted)
+    try:
+        inverter.calibrations.save(checkpoint)
+    except OSError as error:
+        print(f"the calibration is used here and not kept: {checkpoint}: {error.strerror}", flush=True)
 
 
 def run_record(checkpoint: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import torch
 from embinv.checkpoint import Checkpoint, load_checkpoint
 from embinv.decoding.options import DecodingOptions
 from embinv.encoders.hashing import HashEncoder
-from embinv.evaluation import DEFINITIONS, derangement, evaluate, nearest_neighbour
+from embinv.evaluation import DEFINITIONS, calibrate, derangement, evaluate, nearest_neighbour
 from embinv.inverter import DiffusionInverter
 from embinv.report import render
 from tests.fakes import (
@@ -140,7 +140,10 @@ def test_nearest_neighbour_of_a_leaked_text_is_that_text(made):
 
 def test_every_figure_has_its_standard_error_and_its_definition(made):
     _checkpoint, encoder, test, _ = made
-    report = measure(made, inverter_that_says(made, test.token_ids), encoder)
+    inverter = inverter_that_says(made, test.token_ids)
+    way = ("confidence", 4, DecodingOptions())
+    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, test, *way, 0))
+    report = measure(made, inverter, encoder)
     for name in DEFINITIONS:
         assert report[name] is not None
         assert report[f"{name}_se"] >= 0
@@ -192,3 +195,25 @@ def test_report_of_an_evaluation_renders_and_is_plain_json(made):
     whole = {"name": "tiny", "encoder": "hash", "seconds": {"train": 1.0}} | report
     assert json.loads(json.dumps(whole)) == whole
     assert "100.0%" in render(whole)
+
+
+def test_confidence_fitted_on_the_same_texts_is_calibrated_on_them(made):
+    """Half of the texts are said wrongly in their second half; the oracle is equally sure of all of it."""
+    _, _, test, _ = made
+    said = test.token_ids.copy()
+    said[::2, 2:5] = 2
+    inverter = inverter_that_says(made, said)
+    before = measure(made, inverter)
+    assert "calibration_error" not in before and before["reliability"] == {}
+    assert before["examples"][0]["probability"] is None
+    inverter.calibrations = inverter.calibrations.with_one(
+        calibrate(inverter, test, "confidence", 4, DecodingOptions(), 0)
+    )
+    report = measure(made, inverter)
+    assert report["calibration_error"] == pytest.approx(0.0, abs=1e-4)
+    assert report["text_calibration_error"] == pytest.approx(0.0, abs=1e-4)
+    assert report["reliability"]["text"] == [{"n": 20, "predicted": pytest.approx(0.5), "observed": 0.5}]
+    assert report["examples"][0]["probability"] == pytest.approx(0.5)
+    tokens = [row[: row.index(1)] for row in test.token_ids.tolist()]
+    right = sum(len(x) - (row % 2 == 0) * len(x[2:5]) for row, x in enumerate(tokens))
+    assert report["reliability"]["token"][0]["observed"] == pytest.approx(right / sum(map(len, tokens)))

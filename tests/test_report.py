@@ -25,13 +25,21 @@ def report(**changes):
         "steps": 8,
         "seq_len": 32,
         **FIGURES,
+        "calibration_error": 0.0312,
+        "calibration_error_se": 0.0041,
+        "text_calibration_error": 0.0187,
+        "text_calibration_error_se": 0.0052,
+        "reliability": {
+            "token": [{"n": 1500, "predicted": 0.21, "observed": 0.25}, {"n": 20, "predicted": 0.9, "observed": 0.8}],
+            "text": [{"n": 1234, "predicted": 0.1, "observed": 0.12}],
+        },
         "cosine": 0.8765,
         "cosine_se": 0.0021,
         "baselines": {"zero": baseline, "shuffled": baseline, "nearest": baseline},
         "samples_per_second": {"invert": 1500.4},
         "seconds": {"train": 360.2},
         "languages": {"en": {"n": 1234, "token_accuracy": 0.6123, "token_accuracy_se": 0.0101}},
-        "examples": [{"original": "a | b\nc", "recovered": "a", "confidence": 0.5}],
+        "examples": [{"original": "a | b\nc", "recovered": "a", "confidence": 0.5, "probability": None}],
         "definitions": DEFINITIONS,
     } | changes
 
@@ -66,7 +74,7 @@ def test_inverter_stands_first_and_every_baseline_after_it():
 def test_every_row_of_every_table_has_as_many_cells_as_its_header():
     text = render(report(languages={"de": report()["languages"]["en"], "en": report()["languages"]["en"]}))
     tables = table_rows(text)
-    assert len(tables) == 3
+    assert len(tables) == 5
     for header, *rows in tables:
         assert rows
         assert {len(row) for row in rows} == {len(header)}
@@ -165,3 +173,27 @@ def test_checkpoint_without_its_runs_examples_has_no_such_section():
     assert "While it was learning" not in render(report())
     assert "While it was learning" not in render(report(recoveries=[]))
     assert "While it was learning" in render(report(recoveries=by_validation(example_rows(1))))
+
+
+def test_confidence_is_shown_against_what_came_true():
+    text = render(report())
+    tokens, texts = (table for table in table_rows(text) if table[0][1:] == ["predicted right", "were right"])
+    assert tokens == [
+        ["tokens", "predicted right", "were right"],
+        ["1,500", "21.0%", "25.0%"],
+        ["20", "90.0%", "80.0%"],
+    ]
+    assert texts[1:] == [["1,234", "10.0%", "12.0%"]]
+    assert "calibration error 0.031 ± 0.004" in text and "calibration error of texts 0.019 ± 0.005" in text
+
+
+def test_confidence_that_was_not_calibrated_has_no_section():
+    without = {name: value for name, value in report().items() if "calibration" not in name}
+    text = render(without | {"reliability": {}})
+    assert "confidence is worth" not in text and "calibration error" not in text
+
+
+def test_example_shows_its_probability_where_there_is_one():
+    example = {"original": "a", "recovered": "b", "confidence": 0.5, "probability": 0.125}
+    *_, table = (table for table in table_rows(render(report(examples=[example]))) if table[0][0] == "original")
+    assert table[1] == ["a", "b", "0.50", "0.12"]

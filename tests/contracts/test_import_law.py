@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"cli"},
     {"", "inverter", "audit", "evaluation", "report"},  # "" is embinv/__init__.py, the public API
-    {"checkpoint", "config"},
+    {"checkpoint", "calibration", "config"},
     {"training"},
     {"decoding"},
     {"models"},

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import jobs.evaluate
+from embinv.calibration import Calibrations
 from embinv.config import EvaluationSettings
+from embinv.decoding.options import DecodingOptions
 from embinv.encoders.hashing import HashEncoder
 from embinv.encoders.spec import EncoderSpec
 from embinv.report import figure_table
@@ -35,6 +37,14 @@ def test_the_report_holds_every_promised_figure(reported):
     assert set(report["samples_per_second"]) == {"encode", "train", "invert"}
     assert set(report["seconds"]) == {"corpus", "encode", "train", "evaluate"}
     assert len(report["examples"]) == 3
+
+
+def test_checkpoint_keeps_what_its_confidence_is_worth(reported, tiny_run):
+    _, report = reported
+    [calibration] = Calibrations.load(tiny_run[0] / "checkpoint").fitted
+    assert calibration.is_for("confidence", 2, DecodingOptions())
+    assert 0 <= report["calibration_error"] <= 1 and 0 <= report["text_calibration_error"] <= 1
+    assert sum(part["n"] for part in report["reliability"]["text"]) == report["n"]
 
 
 def test_speeds_and_times_are_those_of_the_jobs(reported, tiny_run):
@@ -232,3 +242,21 @@ def test_a_disk_that_is_full_at_the_end_is_told_and_leaves_the_older_report_whol
     monkeypatch.setattr(jobs.evaluate, "write_whole", full)
     assert "cannot be written (No space left on device); free some space" in measured.refusal("evaluation.rows=5")
     assert {path.name: path.read_text() for path in measured.out.iterdir()} == older
+
+
+def test_probabilities_are_left_out_and_said_so_where_there_is_nothing_to_fit_them_on(measured, capsys):
+    report = measured.command("evaluation.rows=4", "evaluation.steps=2")
+    assert "calibration_error" not in report and report["examples"][0]["probability"] is None
+    assert "probabilities are left out: " in capsys.readouterr().out
+    assert not (measured.run / "checkpoint" / "calibration.json").exists()
+
+
+def test_a_calibration_is_fitted_once_on_the_validation_texts(measured, monkeypatch):
+    shutil.copytree(measured.data / "split=test", measured.data / "split=validation")
+    overrides = ("evaluation.rows=4", "evaluation.steps=2", "evaluation.calibration_rows=7")
+    first = measured.command(*overrides)
+    [kept] = Calibrations.load(measured.run / "checkpoint").fitted
+    assert kept.rows == 7
+    monkeypatch.setattr(jobs.evaluate, "calibrate", lambda *_: pytest.fail("fitted twice"))
+    second = measured.command(*overrides)
+    assert second["calibration_error"] == first["calibration_error"]
