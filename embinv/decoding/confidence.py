@@ -46,30 +46,19 @@ STILL_HIDDEN: dict[str, Callable[[float], float]] = {
 def decode_by_confidence(denoiser: Denoiser, request: DecodingRequest) -> Iterator[DecodingState]:
     """Yields the state after each of at most `request.steps` passes.
 
-    Of L tokens floor(L x share still hidden) are hidden after a pass. Where the end of a text is found, what is still
-    hidden before it is shared out anew among the passes that are left.
+    After pass s of k at most floor(L x share still hidden) tokens of a text are hidden. Where the end of a text is
+    found, all behind it is known at once, and the text sits out the passes that it is ahead of.
     """
     state, hidden_share = request.fully_hidden(), STILL_HIDDEN[request.options.reveal]
     steps = min(request.steps, request.length)
-    planned = torch.full((len(state.tokens),), request.length, dtype=torch.float64, device=state.tokens.device)  # [B]
-    since = torch.ones_like(planned)  # share that was hidden when the plan was made
     for number in range(1, steps + 1):
         hidden = state.tokens == request.mask_id  # [B, L]
-        before = hidden.sum(dim=1)  # [B]
-        target = (planned * (hidden_share(number / steps) / since) + ROUNDING).floor()
-        if number == steps:
-            target.zero_()
-        count = (before - target).long()  # [B] to keep in this pass
-        if not (count > 0).any():
+        target = int(request.length * hidden_share(number / steps) + ROUNDING) if number < steps else 0
+        count = (hidden.sum(dim=1) - target).clamp_min(0)  # [B] to keep in this pass
+        if not count.any():
             continue
         state = _keep_surest(denoiser, request, state, hidden & (count > 0).unsqueeze(1), count)
         yield state
-        left = (state.tokens == request.mask_id).sum(dim=1)
-        replan = left < target
-        planned = torch.where(replan, left.double(), planned)
-        since = torch.where(replan, hidden_share(number / steps), since)
-        if not left.any():
-            return
 
 
 def _keep_surest(
