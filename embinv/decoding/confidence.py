@@ -73,7 +73,14 @@ def _keep_surest(
         sureness.append(SURENESS[request.options.order](log_probability))
     score = torch.full(asked.shape, -torch.inf, device=asked.device)
     score[asked] = torch.cat(sureness).float()
-    keep = _highest(score, count) & asked
+    padding = torch.zeros_like(asked)
+    if request.end_ids is not None:
+        padding[asked] = torch.cat(choice) == request.end_ids[1]
+    keep = _highest(score.masked_fill(padding, -torch.inf), count) & asked & ~padding
+    # Padding that is as sure as what is kept comes with it and is not counted.
+    weakest = score.masked_fill(~keep, torch.inf).amin(dim=1, keepdim=True)  # [B, 1]
+    weakest = weakest.masked_fill(~keep.any(dim=1, keepdim=True), -torch.inf)
+    keep |= padding & ((score >= weakest) | (count >= asked.sum(dim=1)).unsqueeze(1))
     tokens, confidence = state.tokens.clone(), state.confidence.clone()
     kept = keep[asked]  # [M]
     tokens[keep] = torch.cat(choice)[kept]

@@ -167,3 +167,40 @@ def test_few_logits_at_once_decode_as_all_of_them_do(texts, steps, room, monkeyp
 
 def test_usual_room_is_256_megabytes():
     assert parts.LOGITS_AT_ONCE * 4 == 256 * 2**20
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, LENGTH])
+@pytest.mark.parametrize("seed", range(5))
+def test_padding_comes_with_what_is_kept_and_is_not_counted_by_brute_force(texts, steps, seed):
+    """A denoiser that says PAD often; in each pass, what the rule says, row by row."""
+    eos, pad = 0, 1
+    inner = ContextDenoiser(VOCABULARY, seed)
+
+    def padding_often(z_t, embedding, positions):
+        return (inner(z_t, embedding, positions) + 2.0 * torch.eye(VOCABULARY)[pad]).log_softmax(-1)
+
+    wanted = DecodingRequest(texts[1], LENGTH, MASK, steps, end_ids=(eos, pad))
+    found = list(decode_by_confidence(padding_often, wanted))
+    state, z_t = iter(found), torch.full((ROWS, LENGTH), MASK)
+    for number in range(1, steps + 1):
+        expected = z_t.clone()
+        for row in range(ROWS):
+            hidden = [i for i in range(LENGTH) if z_t[row, i] == MASK]
+            count = len(hidden) - (LENGTH - math.ceil(LENGTH * number / steps))
+            if count <= 0:
+                continue
+            said = padding_often(z_t[row : row + 1], texts[1][row : row + 1], None)[0]
+            best, choice = said.max(dim=-1)
+            words = sorted((i for i in hidden if choice[i] != pad), key=lambda i: -best[i].item())[:count]
+            weakest = min((best[i] for i in words), default=-torch.inf)
+            with_them = [i for i in hidden if choice[i] == pad and (best[i] >= weakest or count == len(hidden))]
+            expected[row, words + with_them] = choice[words + with_them]
+            ends = [i for i in range(LENGTH) if expected[row, i] in (eos, pad)]
+            if ends:
+                expected[row, ends[0] + 1 :] = pad
+        if torch.equal(expected, z_t):
+            continue
+        z_t = next(state).tokens
+        assert torch.equal(z_t, expected)
+    assert next(state, None) is None
+    assert not (z_t == MASK).any()

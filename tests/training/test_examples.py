@@ -36,13 +36,13 @@ def test_what_is_recovered_comes_from_the_vector_and_not_from_the_text(toy):
     assert [example.original for example in examples] == toy.pairs.texts[:8]
 
 
-def test_passes_are_as_many_as_were_asked_for_at_most(toy):
+def test_passes_are_as_many_as_were_asked_for(toy):
     calls = []
     for steps in (1, 3, 5):
         denoiser = oracle(toy)
         recover_examples(denoiser, toy.pairs, read(toy), toy.ids.mask_id, ends(toy), steps, CPU)
         calls.append(denoiser.calls)
-    assert calls == [1, 3, 4]  # in the fifth nothing is hidden: the ends of all texts were found
+    assert calls == [1, 3, 5]
 
 
 def test_fewer_texts_than_eight_are_all_shown(toy):
