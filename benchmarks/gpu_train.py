@@ -231,7 +231,7 @@ def _peak_memory(device: str) -> float | None:
 def measure(given: Run, splits: Splits) -> dict[str, Any]:
     """Evaluates the checkpoint as jobs/evaluate.py does; the whole report goes to OUT/evaluation.json."""
     settings, device = given.config.evaluation, given.config.training.device
-    report = evaluate(
+    evaluation = evaluate(
         load_inverter(given.out / "checkpoint", device=device),
         splits.test,
         splits.training,
@@ -243,6 +243,7 @@ def measure(given: Run, splits: Splits) -> dict[str, Any]:
         settings.seed,
         say,
     )
+    report = evaluation.report
     write_json(given.out / EVALUATION, report)
     for example in report["examples"]:
         say(f"  {example['original']}\n> {example['recovered']}")

@@ -30,7 +30,8 @@ from embinv.data.tokenizer import TextTokenizer, content
 from embinv.data.vocabulary import Vocabulary
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES
-from embinv.metrics.tokens import Figure, token_accuracy
+from embinv.metrics.figures import Figure
+from embinv.metrics.tokens import token_accuracy
 from embinv.models.mdlm import count_parameters
 from embinv.models.settings import MDLMConfig, ModelSettings
 from embinv.training.loop import Progress, RunState, TokenIds, run

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.recipe_variants import BASE, VARIANTS
-from embinv.metrics.tokens import Figure
+from embinv.metrics.figures import Figure
 
 IDENTITY = ("variant", "overrides", "parts", "seed", "credited", "minutes", "data", "held_out_texts", "threads")
 SHARED = ("credited", "minutes", "data", "held_out_texts", "threads")  # by all that are compared

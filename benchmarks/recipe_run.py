@@ -28,7 +28,8 @@ from embinv.data.tokenizer import content
 from embinv.data.vocabulary import Vocabulary
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES
-from embinv.metrics.tokens import Figure, exact_match, token_accuracy
+from embinv.metrics.figures import Figure
+from embinv.metrics.tokens import exact_match, token_accuracy
 from embinv.models.mdlm import ConditionalMDLM, count_parameters
 from embinv.training.loop import TokenIds
 from embinv.training.lr_schedule import SCHEDULES

@@ -1,4 +1,4 @@
-"""The `embinv` command: `embinv invert` for a dump of vectors, `embinv demo` for the whole way on one machine."""
+"""The `embinv` command: `invert` a dump of vectors, `compare` two reports, `demo` the whole way on one machine."""
 
 import argparse
 import logging
@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embinv import scores
 from embinv.data.vectors import read_vectors
 from embinv.decoding.options import DecodingOptions, Strategy, read_options
 from embinv.encoders.base import open_encoder
 from embinv.inverter import DiffusionInverter, load_inverter
+from embinv.report import LABELS, shown
 
 
 def invert(arguments: argparse.Namespace) -> None:
@@ -80,6 +82,28 @@ def _invert_text(inverter: DiffusionInverter, arguments: argparse.Namespace, opt
     print(f"confidence {inversion.confidence:.2f}, cosine of the two vectors {cosine:.3f}")
 
 
+def compare(arguments: argparse.Namespace) -> None:
+    """Prints each figure of two reports, and how much they differ.
+
+    Raises:
+        ValueError: they cannot be compared.
+    """
+    first, second = Path(arguments.first), Path(arguments.second)
+    found = scores.compare(first, second, arguments.resamples, arguments.seed)
+    if not found:
+        raise ValueError(f"{first} and {second} have no figure in common")
+    n = next(iter(found.values())).n
+    print(f"{n:,} texts; difference: {second} less {first}, with its 95% interval (paired bootstrap over texts)\n")
+    rows = [["", str(first), str(second), "difference", "95% interval", "p"]]
+    for name, each in found.items():
+        values = [shown(name, value) for value in (each.first, each.second, each.value, each.low, each.high)]
+        interval = f"{values[3]} to {values[4]}"
+        rows.append([LABELS.get(name, name), *values[:3], interval, f"{each.p:.3f}" if each.p >= 0.001 else "<0.001"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def demo(arguments: argparse.Namespace) -> None:
     """Runs jobs/demo.py in a process of its own, from the checkout that this package lies in.
 
@@ -94,6 +118,12 @@ def demo(arguments: argparse.Namespace) -> None:
         )
     command = [sys.executable, str(script), "--out", arguments.out, *(["--fresh"] if arguments.fresh else [])]
     raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,6 +167,19 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--batch-size", type=int, default=128, help="vectors decoded together (default 128)")
     one.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
     one.set_defaults(run=invert)
+
+    both = commands.add_parser(
+        "compare",
+        help="two reports on the same texts",
+        description="Say which of two reports of jobs/evaluate.py is better, text by text.",
+        epilog="example:\n  embinv compare runs/one runs/other",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    both.add_argument("first", metavar="DIR", help="folder with a report")
+    both.add_argument("second", metavar="DIR", help="another one, on the same pairs")
+    both.add_argument("--resamples", type=_positive, default=10_000, help="of the bootstrap (default 10,000)")
+    both.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    both.set_defaults(run=compare)
 
     two = commands.add_parser(
         "demo",

@@ -9,9 +9,11 @@ measured during training and stands in the model card under its own name.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from embinv.calibration import NEARLY_RIGHT, Calibration, fit
 from embinv.data.pairs import Pairs
@@ -19,13 +21,25 @@ from embinv.decoding.options import DecodingOptions
 from embinv.encoders.base import Encoder
 from embinv.inverter import DiffusionInverter, Inversion
 from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
+from embinv.metrics.characters import character_error_rate, words
+from embinv.metrics.figures import Figure
+from embinv.metrics.lengths import length_bias, length_error
+from embinv.metrics.rouge import rouge_1, rouge_l
 from embinv.metrics.text import cosine, sentence_bleu
-from embinv.metrics.tokens import Figure, exact_match, token_accuracy, token_f1
+from embinv.metrics.tokens import Texts, exact_match, token_accuracy, token_f1
+from embinv.scores import scores_table
 
 DEFINITIONS = {
     "token_accuracy": "share of the original's content tokens that stand at the same place in the recovered text",
     "exact_match": "share of texts recovered to the last token",
     "token_f1": "F1 between the bags of tokens of original and recovered text, mean over texts",
+    "rouge_1": "mean F-measure between the bags of words of original and recovered text (ROUGE-1); in scripts without "
+    "spaces each character is a word",
+    "rouge_l": "mean F-measure of their longest common subsequence of words (ROUGE-L)",
+    "character_error_rate": "characters to insert, delete or substitute to mend all recovered texts, over the "
+    "characters of the originals",
+    "length_error": "mean absolute difference of lengths, in content tokens",
+    "length_bias": "mean difference of lengths, recovered less original, in content tokens",
     "bleu": "mean sentence BLEU (sacreBLEU, 13a, exponential smoothing, effective order), 0 to 100",
     "calibration_error": "expected calibration error of the tokens' probabilities: mean distance between what was "
     "predicted and what came true, over ten bins (Guo et al. 2017)",
@@ -34,6 +48,19 @@ DEFINITIONS = {
 }
 """What each figure means, word for word as reports give it."""
 
+TOKEN_METRICS: dict[str, Callable[[Texts, Texts], Figure]] = {
+    "token_accuracy": token_accuracy,
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "length_error": length_error,
+    "length_bias": length_bias,
+}
+TEXT_METRICS: dict[str, Callable[[Sequence[str], Sequence[str]], Figure]] = {
+    "bleu": sentence_bleu,
+    "rouge_1": rouge_1,
+    "rouge_l": rouge_l,
+    "character_error_rate": character_error_rate,
+}
 ROUNDING = 4
 
 
@@ -46,14 +73,28 @@ class Generation:
     inversions: list[Inversion]
 
     def figures(self) -> dict[str, Figure]:
-        """Figures that need no encoder."""
-        recovered = [inversion.token_ids for inversion in self.inversions]
-        return {
-            "token_accuracy": token_accuracy(self.originals, recovered),
-            "exact_match": exact_match(self.originals, recovered),
-            "token_f1": token_f1(self.originals, recovered),
-            "bleu": sentence_bleu(self.texts, [inversion.text for inversion in self.inversions]),
-        }
+        """Figures that need no encoder; one that these texts do not have is absent."""
+        ids, said = [inversion.token_ids for inversion in self.inversions], [each.text for each in self.inversions]
+        figures = {name: metric(self.originals, ids) for name, metric in TOKEN_METRICS.items()}
+        return figures | {name: metric(self.texts, said) for name, metric in TEXT_METRICS.items() if name in self.named}
+
+    @cached_property
+    def named(self) -> set[str]:
+        """The text metrics that the originals have: those of words only if each of them has a word."""
+        return set(TEXT_METRICS) - (set() if all(map(words, self.texts)) else {"rouge_1", "rouge_l"})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        report: figures, plain values for JSON.
+        scores: a row for each text, see `embinv.scores`.
+    """
+
+    report: dict[str, Any]
+    scores: pa.Table
 
 
 def evaluate(
@@ -67,7 +108,7 @@ def evaluate(
     examples: int,
     seed: int,
     on_progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measures an inverter on held-out pairs.
 
     Args:
@@ -81,9 +122,6 @@ def evaluate(
         examples: how many originals the report shows beside what was recovered.
         seed: of decoders that sample and of the shuffle.
         on_progress: gets a line now and then.
-
-    Returns:
-        The report's figures, plain values for JSON.
     """
     vectors = test.embeddings.astype(np.float32)
     originals = [inverter.tokenizer.content(ids) for ids in test.token_ids.tolist()]
@@ -114,7 +152,7 @@ def evaluate(
     zero = Generation(originals, test.texts, [nothing] * len(test))
     on_progress("baseline, nearest training neighbour")
     nearest = nearest_neighbour(vectors, training, originals, test.texts, inverter)
-    return {
+    report = {
         "n": len(test),
         "strategy": strategy,
         "steps": steps,
@@ -140,6 +178,7 @@ def evaluate(
         ],
         "definitions": DEFINITIONS,
     }
+    return Evaluation(report, scores_table(test, recovered.inversions, figures))
 
 
 def calibrate(

@@ -202,7 +202,7 @@ def _closest(vectors: np.ndarray, candidates: list[Inversion], encoder: Encoder)
     own = encoder.encode([candidate.text or " " for candidate in candidates])  # [N x C, D]
     own = own / np.linalg.norm(own, axis=1, keepdims=True)
     wanted = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = np.einsum("ncd,nd->nc", own.reshape(len(vectors), count, -1), wanted)
+    cosines = (own.reshape(len(vectors), count, -1) * wanted[:, None, :]).sum(axis=-1)  # [N, C]
     best = cosines.argmax(axis=1)
     return [
         replace(candidates[row * count + place], cosine=float(cosines[row, place]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 NAMES = {
@@ -11,7 +12,16 @@ NAMES = {
     "bleu": "BLEU",
     "cosine": "cosine",
 }
-LABELS = NAMES | {"calibration_error": "calibration error", "text_calibration_error": "calibration error of texts"}
+MORE = {
+    "rouge_1": "ROUGE-1",
+    "rouge_l": "ROUGE-L",
+    "character_error_rate": "character error rate",
+    "length_error": "length error",
+    "length_bias": "length bias",
+}
+LABELS = (
+    NAMES | MORE | {"calibration_error": "calibration error", "text_calibration_error": "calibration error of texts"}
+)
 BASELINES = {
     "zero": "zero embedding",
     "shuffled": "somebody else's embedding",
@@ -35,23 +45,28 @@ def by_validation(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def figure_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def figure_table(
+    report: dict[str, Any], names: Mapping[str, str] = MappingProxyType(NAMES)
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the inverter first, then each baseline."""
-    rows = [["**recovered from the vector**", *(_cell(report, name) for name in NAMES)]]
+    rows = [["**recovered from the vector**", *(_cell(report, name) for name in names)]]
     for key, label in BASELINES.items():
-        rows.append([f"baseline: {label}", *(_cell(report["baselines"][key], name) for name in NAMES)])
-    return ["", *NAMES.values()], rows
+        rows.append([f"baseline: {label}", *(_cell(report["baselines"][key], name) for name in names)])
+    return ["", *names.values()], rows
+
+
+FORMATS = {"bleu": ".1f", "cosine": ".3f", "length_error": ".2f", "length_bias": "+.2f"}
+
+
+def shown(name: str, value: float) -> str:
+    """A figure as people read it: a share as a percentage, any other in its own unit."""
+    return format(value, FORMATS.get(name, ".1%"))
 
 
 def _cell(figures: dict[str, Any], name: str) -> str:
     if name not in figures:
         return "-"
-    value, error = figures[name], figures[f"{name}_se"]
-    if name == "bleu":
-        return f"{value:.1f} ± {error:.1f}"
-    if name == "cosine":
-        return f"{value:.3f} ± {error:.3f}"
-    return f"{value:.1%} ± {error:.1%}"
+    return f"{shown(name, figures[name])} ± {shown(name, figures[f'{name}_se']).removeprefix('+')}"
 
 
 def render(report: dict[str, Any]) -> str:
@@ -67,6 +82,8 @@ def render(report: dict[str, Any]) -> str:
         "standard error over texts.",
         "",
         *_markdown_table(header, rows),
+        "",
+        *_markdown_table(*figure_table(report, MORE)),
         "",
         *(f"- {LABELS[name]}: {meaning}" for name, meaning in report["definitions"].items() if name in report),
         "",

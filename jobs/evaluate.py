@@ -1,4 +1,4 @@
-"""checkpoint + held-out pairs -> report.json and report.md, under the rules of embinv/evaluation.py."""
+"""checkpoint + held-out pairs -> report.json, report.md and texts.parquet, under the rules of embinv/evaluation.py."""
 
 import os
 import sys
@@ -19,6 +19,7 @@ from embinv.encoders.spec import EncoderSpec
 from embinv.evaluation import calibrate, evaluate
 from embinv.inverter import DiffusionInverter, load_inverter
 from embinv.report import by_validation, render
+from embinv.scores import write_scores
 from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
 from jobs.failures import told_plainly
 from jobs.outputs import STATS_FILE
@@ -31,7 +32,7 @@ PROBE_BYTES = 1 << 16  # that a report surely takes
 
 
 def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSettings, device: str) -> dict[str, Any]:
-    """Measures a checkpoint and writes report.json and report.md into `out`.
+    """Measures a checkpoint and writes report.json, report.md and texts.parquet into `out`.
 
     Raises:
         ValueError: checkpoint and data do not belong together, one of them cannot be read, or `out` not written;
@@ -60,7 +61,7 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
     with told_plainly(out):
         _require_writable(out)
     _calibrate_once(inverter, checkpoint, data, settings)
-    report = evaluate(
+    evaluation = evaluate(
         inverter,
         test,
         learnt,
@@ -77,8 +78,8 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         "encoder": recipe.encoder.model,
         "checkpoint": str(checkpoint),
         "data": str(data),
-        **report,
-        "samples_per_second": speeds | report["samples_per_second"],
+        **evaluation.report,
+        "samples_per_second": speeds | evaluation.report["samples_per_second"],
         "seconds": seconds | {"evaluate": round(time.monotonic() - began, 2)},
         "training": training,
         "recoveries": recoveries,
@@ -86,6 +87,7 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
     }
     with told_plainly(out):
         write_whole(out / "report.md", render(report))
+        write_scores(out, evaluation.scores)
         write_json(out / "report.json", report)
     return report
 

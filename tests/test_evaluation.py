@@ -45,7 +45,7 @@ def inverter_that_says(made, token_ids):
 def measure(made, inverter, encoder=None, test=None, **options):
     _, _, pairs, training = made
     usual = {"strategy": "confidence", "steps": 4, "options": DecodingOptions(), "examples": 3, "seed": 0}
-    return evaluate(inverter, test or pairs, training, encoder, **(usual | options))
+    return evaluate(inverter, test or pairs, training, encoder, **(usual | options)).report
 
 
 def content(pairs, tokenizer):
@@ -134,7 +134,7 @@ def test_figures_of_a_case_made_by_hand(made):
 def test_nearest_neighbour_of_a_leaked_text_is_that_text(made):
     _, _, test, _ = made
     checkpoint = made[0]
-    report = evaluate(DiffusionInverter(checkpoint), test, test, None, "confidence", 2, DecodingOptions(), 0, 0)
+    report = evaluate(DiffusionInverter(checkpoint), test, test, None, "confidence", 2, DecodingOptions(), 0, 0).report
     assert report["baselines"]["nearest"]["exact_match"] == 1.0
 
 

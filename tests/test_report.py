@@ -12,6 +12,16 @@ FIGURES = {
     "token_f1_se": 0.01,
     "bleu": 31.92,
     "bleu_se": 1.26,
+    "rouge_1": 0.65,
+    "rouge_1_se": 0.02,
+    "rouge_l": 0.6,
+    "rouge_l_se": 0.02,
+    "character_error_rate": 1.234,
+    "character_error_rate_se": 0.05,
+    "length_error": 2.25,
+    "length_error_se": 0.12,
+    "length_bias": -0.5,
+    "length_bias_se": 0.2,
 }
 
 
@@ -74,10 +84,17 @@ def test_inverter_stands_first_and_every_baseline_after_it():
 def test_every_row_of_every_table_has_as_many_cells_as_its_header():
     text = render(report(languages={"de": report()["languages"]["en"], "en": report()["languages"]["en"]}))
     tables = table_rows(text)
-    assert len(tables) == 5
+    assert len(tables) == 6
     for header, *rows in tables:
         assert rows
         assert {len(row) for row in rows} == {len(header)}
+
+
+def test_a_second_table_has_the_other_figures_each_in_its_unit():
+    second = table_rows(render(report()))[1]
+    assert second[0] == ["", "ROUGE-1", "ROUGE-L", "character error rate", "length error", "length bias"]
+    assert second[1][1:] == ["65.0% ± 2.0%", "60.0% ± 2.0%", "123.4% ± 5.0%", "2.25 ± 0.12", "-0.50 ± 0.20"]
+    assert len(second) == 5
 
 
 def test_report_says_how_it_was_measured():

@@ -62,10 +62,9 @@ def ask(
         positions: [B, L] bool, where to predict.
     """
     rows = positions.any(dim=1).nonzero().flatten()  # [R]
-    if len(rows) == len(tokens):  # nothing to gather
-        found = in_parts(denoiser, tokens, request.embedding, positions, request.mask_id, request.other_id)
-    else:
-        chosen = (part[rows] for part in (tokens, request.embedding, positions))
-        found = in_parts(denoiser, *chosen, request.mask_id, request.other_id)
+    embedding = request.embedding
+    if len(rows) < len(tokens):
+        tokens, embedding, positions = tokens[rows], embedding[rows], positions[rows]
+    found = in_parts(denoiser, tokens, embedding, positions, request.mask_id, request.other_id)
     for part, log_probability in found:
         yield rows[part], log_probability

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embinv.metrics.tokens import Figure
+from embinv.metrics.figures import Figure
 
 RESAMPLES = 200
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embinv.metrics.tokens import Figure, mean_figure
+from embinv.metrics.figures import Figure, mean_figure
 
 
 def sentence_bleu(originals: Sequence[str], recovered: Sequence[str]) -> Figure:

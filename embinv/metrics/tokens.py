@@ -6,40 +6,16 @@ texts. A metric that cannot be computed raises.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import sqrt
+
+from embinv.metrics.figures import Figure, mean_figure, ratio_figure
 
 Texts = Sequence[Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured value with its standard error over n texts."""
-
-    value: float
-    standard_error: float
-    n: int
-
-
-def mean_figure(values: Sequence[float]) -> Figure:
-    """Mean and standard error of one value per text.
-
-    Raises:
-        ValueError: fewer than two values.
-    """
-    n = len(values)
-    if n < 2:
-        raise ValueError(f"a standard error needs at least 2 texts, got {n}")
-    mean = sum(values) / n
-    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
-    return Figure(mean, sqrt(variance / n), n)
 
 
 def token_accuracy(originals: Texts, recovered: Texts) -> Figure:
     """Share of the originals' content tokens that stand at the same place in the recovered text.
 
-    A ratio over all tokens of all texts; its standard error is that of a ratio estimator over texts (Cochran 1977,
-    eq. 2.46), since tokens of one text are not independent.
+    A ratio over all tokens of all texts, see `ratio_figure`.
 
     Args:
         originals: true content ids of n texts.
@@ -50,12 +26,9 @@ def token_accuracy(originals: Texts, recovered: Texts) -> Figure:
     """
     correct = [sum(a == b for a, b in zip(x, y, strict=False)) for x, y in zip(originals, recovered, strict=True)]
     lengths = [len(x) for x in originals]
-    n = len(lengths)
-    if n < 2 or min(lengths) == 0:
+    if len(lengths) < 2 or min(lengths) == 0:
         raise ValueError("token accuracy needs at least 2 texts, each with a content token")
-    ratio = sum(correct) / sum(lengths)
-    residual = sum((c - ratio * length) ** 2 for c, length in zip(correct, lengths, strict=True)) / (n - 1)
-    return Figure(ratio, sqrt(residual / n) / (sum(lengths) / n), n)
+    return ratio_figure(correct, lengths)
 
 
 def exact_match(originals: Texts, recovered: Texts) -> Figure:

@@ -12,7 +12,7 @@ def test_lines_become_options_of_the_right_kind():
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("temprature=1", "option 'temprature=1': give KEY=VALUE with one of order, reveal, temperature"),
+        ("heat=1", "option 'heat=1': give KEY=VALUE with one of order, reveal, temperature"),
         ("temperature", "option 'temperature': give KEY=VALUE"),
         ("temperature=-1", "option temperature=-1: Input should be greater than or equal to 0"),
         ("top_p=0", "option top_p=0: Input should be greater than 0"),

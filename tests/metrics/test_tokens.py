@@ -3,7 +3,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from embinv.metrics.tokens import exact_match, mean_figure, token_accuracy, token_f1
+from embinv.metrics.tokens import exact_match, token_accuracy, token_f1
 
 
 def random_texts(count, seed, longest=9):
@@ -68,13 +68,6 @@ def test_f1_equals_twice_precision_times_recall_over_their_sum():
 def test_f1_does_not_look_at_order_and_is_zero_without_a_shared_token():
     assert token_f1([[1, 2, 3], [4]], [[3, 1, 2], [5]]).value == 0.5
     assert token_f1([[1], [4]], [[], [5]]).value == 0.0
-
-
-def test_mean_and_its_standard_error_equal_numpys():
-    values = np.random.default_rng(0).normal(size=30)
-    figure = mean_figure(values.tolist())
-    assert figure.value == pytest.approx(values.mean())
-    assert figure.standard_error == pytest.approx(values.std(ddof=1) / sqrt(30))
 
 
 @pytest.mark.parametrize("metric", [token_accuracy, exact_match, token_f1])
