@@ -6,8 +6,8 @@ A decoder's confidence is the model's own probability at the moment of choice; i
 On validation texts it is known how often, and that is what these maps say.
 """
 
+import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +20,10 @@ from embinv.metrics.calibration import fit_isotonic, rightness, share_right
 
 FILE = "calibration.json"
 NEARLY_RIGHT = 0.9  # share of the places of a text
+
+
+class NothingToCalibrate(ValueError):
+    """No confidence was there to fit anything on."""
 
 
 class Curve(BaseModel):
@@ -68,6 +72,7 @@ class Calibrations(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    weights: str = Field(default="", description="digest of the weights whose confidence this is")
     fitted: list[Calibration] = []
 
     def find(self, strategy: str, steps: int, decoding: DecodingOptions) -> Calibration | None:
@@ -77,31 +82,41 @@ class Calibrations(BaseModel):
     def with_one(self, new: Calibration) -> "Calibrations":
         """These and a new one, in place of that of the same way."""
         others = [each for each in self.fitted if not each.is_for(new.strategy, new.steps, new.decoding)]
-        return Calibrations(fitted=[*others, new])
+        return Calibrations(weights=self.weights, fitted=[*others, new])
 
     def save(self, folder: Path) -> None:
         """Writes FILE into a checkpoint folder, whole or not at all."""
         partial = folder / f".{FILE}.partial"
-        partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / FILE)
+        try:
+            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            partial.replace(folder / FILE)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Calibrations":
-        """Reads FILE of a checkpoint folder; none are fitted where there is no such file.
+        """Reads FILE of a checkpoint folder; none are fitted where there is no such file, or one of other weights.
 
         Raises:
             ValueError: it cannot be read.
         """
-        path = folder / FILE
+        path, weights = folder / FILE, weights_digest(folder)
         if not path.exists():
-            return cls()
+            return cls(weights=weights)
         way_out = "delete it and run jobs/evaluate.py, which fits it anew"
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            found = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            return found if found.weights == weights else cls(weights=weights)
         except ValidationError as error:
             raise ValueError(f"{path}: no calibrations ({reasons(error)}); {way_out}") from error
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: cannot be read ({error}); {way_out}") from error
+
+
+def weights_digest(folder: Path) -> str:
+    """Start of the SHA-256 of a checkpoint's weights."""
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def fit(
@@ -125,12 +140,12 @@ def fit(
         confidence: of each text.
 
     Raises:
-        ValueError: not one token was recovered.
+        NothingToCalibrate: not one token was recovered.
     """
     right = [flag for x, y in zip(originals, recovered, strict=True) for flag in rightness(x, y)]
     sure = [value for row in token_confidence for value in row]
     if not sure:
-        raise ValueError("not one token was recovered from the validation texts: there is no confidence to calibrate")
+        raise NothingToCalibrate("not one token was recovered from the validation texts")
     nearly = [share_right(x, y) >= NEARLY_RIGHT for x, y in zip(originals, recovered, strict=True)]
     token = fit_isotonic(np.asarray(sure), np.asarray(right, dtype=float))
     text = fit_isotonic(np.asarray(confidence), np.asarray(nearly, dtype=float))

@@ -56,6 +56,7 @@ def invert(arguments: argparse.Namespace) -> None:
             "id": pa.array(ids),
             "text": pa.array([inversion.text for inversion in inversions], pa.string()),
             "confidence": pa.array([inversion.confidence for inversion in inversions], pa.float32()),
+            "probability": pa.array([inversion.probability for inversion in inversions], pa.float32()),
         }
     )
     partial = out.with_name(f".{out.name}.partial")
@@ -79,6 +80,8 @@ def _invert_text(inverter: DiffusionInverter, arguments: argparse.Namespace, opt
     cosine = float((vector * again).sum() / (np.linalg.norm(vector) * np.linalg.norm(again)))
     print(f"original   {arguments.text}")
     print(f"recovered  {inversion.text}")
+    if inversion.probability is not None:
+        print(f"at least 90% of it is right with probability {inversion.probability:.2f}")
     print(f"confidence {inversion.confidence:.2f}, cosine of the two vectors {cosine:.3f}")
 
 
@@ -98,7 +101,9 @@ def compare(arguments: argparse.Namespace) -> None:
     for name, each in found.items():
         values = [shown(name, value) for value in (each.first, each.second, each.value, each.low, each.high)]
         interval = f"{values[3]} to {values[4]}"
-        rows.append([LABELS.get(name, name), *values[:3], interval, f"{each.p:.3f}" if each.p >= 0.001 else "<0.001"])
+        rows.append(
+            [LABELS.get(name, name), *values[:3], interval, f"{each.p:.1g}" if each.p < 0.1 else f"{each.p:.2f}"]
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -145,7 +150,10 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--vectors", metavar="FILE", help=".npy [N, D], or .parquet with a column of lists")
     source.add_argument("--text", help="encode this text, then recover it from its vector alone")
     one.add_argument(
-        "--out", metavar="FILE", help=".parquet to write: id (row number where the file has none), text, confidence"
+        "--out",
+        metavar="FILE",
+        help=".parquet to write: id (row number where the file has none), text, confidence, and the probability that "
+        "90%% of it is right, null until jobs/evaluate.py has calibrated this way of decoding",
     )
     one.add_argument("--column", default="embedding", help="the vectors' column in a .parquet file (default embedding)")
     one.add_argument("--steps", type=int, default=8, help="denoising passes (default 8)")

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from embinv.calibration import NEARLY_RIGHT, Calibration, fit
 from embinv.data.pairs import Pairs
-from embinv.decoding.options import DecodingOptions
+from embinv.decoding.options import GREEDY, DecodingOptions
 from embinv.encoders.base import Encoder
 from embinv.inverter import DiffusionInverter, Inversion
 from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
@@ -143,13 +143,14 @@ def evaluate(
     if encoder is not None:
         on_progress("re-encoding what was recovered")
         figures["cosine"] = cosine(vectors, encoder.encode([text or " " for text in texts]))
-    # What a shuffled vector gives is what its owner's vector gave; and every zero vector gives the same text.
+    # What a shuffled vector gives is what its owner's vector gave.
     order = derangement(len(vectors), seed)
     shuffled = Generation(originals, test.texts, [recovered.inversions[i] for i in order])
-    [nothing] = inverter.invert_unchecked(
-        np.zeros_like(vectors[:1]), strategy=strategy, steps=steps, seed=seed, options=options
+    alike = 1 if strategy in GREEDY else len(test)  # texts that zero vectors give: one, or a sample for each
+    nothing = inverter.invert_unchecked(
+        np.zeros_like(vectors[:alike]), strategy=strategy, steps=steps, seed=seed, options=options, distinct=True
     )
-    zero = Generation(originals, test.texts, [nothing] * len(test))
+    zero = Generation(originals, test.texts, nothing * (len(test) // alike))
     on_progress("baseline, nearest training neighbour")
     nearest = nearest_neighbour(vectors, training, originals, test.texts, inverter)
     report = {

@@ -19,7 +19,7 @@ from embinv.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from embinv.data.vectors import check_embeddings
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
 from embinv.decoding.candidates import sample_candidates
-from embinv.decoding.options import DecodingOptions
+from embinv.decoding.options import GREEDY, DecodingOptions
 from embinv.decoding.strategies import STRATEGIES
 from embinv.encoders.base import Encoder
 
@@ -105,16 +105,16 @@ class DiffusionInverter:
         Args:
             embeddings: [N, D] or [D] vectors of this checkpoint's encoder, at any scale.
             strategy: a decoder of `STRATEGIES`.
-            steps: denoising passes, 1 to L; more is not better than L.
-            seed: for decoders that sample; what is drawn for a vector depends on it and on the vector alone.
+            steps: denoising passes at most; of `confidence` and `sequential`, which write a token once, L at most.
+            seed: for decoders that sample; what is drawn for a vector depends on it and on the vector's numbers alone.
             options: how the decoder does what it does; None takes the defaults.
             encoder: re-encodes the candidates of strategy `candidates`, so that the closest is chosen and not the one
                 that the model finds likeliest.
             on_progress: called with the number of vectors done after each batch.
 
         Raises:
-            ValueError: vectors that cannot be inverted, an unknown strategy, steps below 1, or an encoder where there
-                are no candidates.
+            ValueError: vectors that cannot be inverted, an unknown strategy, an option that it does not read, steps
+                below 1, or an encoder where there are no candidates.
         """
         vectors = check_embeddings(embeddings, self.config.pairs.encoder.dim)
         return self.invert_unchecked(
@@ -137,9 +137,13 @@ class DiffusionInverter:
         seed: int = 0,
         options: DecodingOptions | None = None,
         encoder: Encoder | None = None,
+        distinct: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Inversion]:
-        """`invert` without the check of the vectors: the zero-embedding baseline needs it."""
+        """`invert` without the check of the vectors, and with `distinct` draws for equal ones.
+
+        The zero-embedding baseline needs both.
+        """
         if strategy not in STRATEGIES:
             raise ValueError(f"strategy {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
         if steps < 1:
@@ -147,11 +151,15 @@ class DiffusionInverter:
         if encoder is not None and strategy != "candidates":
             raise ValueError(f"strategy {strategy} has no candidates for an encoder to choose from; take candidates")
         options = options or DecodingOptions()
+        options.read_by(strategy)  # raises for one that it does not read
+        steps = self.passes(strategy, steps)
         inversions: list[Inversion] = []
         size = self.batch_size if strategy != "candidates" else max(1, self.batch_size // options.candidates)
         for start in range(0, len(vectors), size):
             rows = vectors[start : start + size]
             request = self.request(rows, steps, seed, options)
+            if distinct:
+                request = replace(request, streams=tuple(range(start, start + len(rows))))
             if encoder is None:
                 inversions += self.read(final_state(STRATEGIES[strategy](self.model, request)))
             else:
@@ -161,6 +169,10 @@ class DiffusionInverter:
                 on_progress(len(inversions))
         calibration = None if encoder is not None else self.calibrations.find(strategy, steps, options)
         return inversions if calibration is None else [_calibrated(each, calibration) for each in inversions]
+
+    def passes(self, strategy: str, steps: int) -> int:
+        """How many passes a strategy makes of `steps` at most."""
+        return min(steps, self.config.pairs.seq_len) if strategy in GREEDY else steps
 
     def request(self, vectors: np.ndarray, steps: int, seed: int, options: DecodingOptions) -> DecodingRequest:
         """What a decoder is asked for vectors [B, D]."""
@@ -200,9 +212,13 @@ def _closest(vectors: np.ndarray, candidates: list[Inversion], encoder: Encoder)
     """Of each vector's C candidates, in a row, the one whose text's own vector is closest; the first of equals."""
     count = len(candidates) // len(vectors)
     own = encoder.encode([candidate.text or " " for candidate in candidates])  # [N x C, D]
-    own = own / np.linalg.norm(own, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = own / np.linalg.norm(own, axis=1, keepdims=True)
     wanted = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = (own.reshape(len(vectors), count, -1) * wanted[:, None, :]).sum(axis=-1)  # [N, C]
+    cosines[~np.isfinite(cosines)] = -np.inf  # the vector of an empty text can be zero
+    if not np.isfinite(cosines.max(axis=1)).all():
+        raise ValueError("the encoder gives no candidate of a vector a direction; take `candidates` without an encoder")
     best = cosines.argmax(axis=1)
     return [
         replace(candidates[row * count + place], cosine=float(cosines[row, place]))

@@ -5,6 +5,8 @@ from html import escape
 from types import MappingProxyType
 from typing import Any
 
+from embinv.decoding.options import DecodingOptions
+
 NAMES = {
     "token_accuracy": "tokens right",
     "exact_match": "whole texts right",
@@ -78,7 +80,7 @@ def render(report: dict[str, Any]) -> str:
         f"# {report['name']}: what its vectors give away",
         "",
         f"{report['n']:,} held-out texts of {report['encoder']}, each generated from a full mask in {report['steps']} "
-        f"passes ({report['strategy']} order, at most {report['seq_len'] - 1} tokens). Content tokens only; ± is the "
+        f"passes (strategy {_way(report)}; at most {report['seq_len'] - 1} tokens). Content tokens only; ± is the "
         "standard error over texts.",
         "",
         *_markdown_table(header, rows),
@@ -90,6 +92,8 @@ def render(report: dict[str, Any]) -> str:
     ]
     if "cosine" not in report:
         lines += ["The cosine is left out: the encoder was not at hand.", ""]
+    if "rouge_1" not in report:
+        lines += ["ROUGE is left out: an original has no word.", ""]
     if len(report["languages"]) > 1:
         rows = [[lang, str(v["n"]), _cell(v, "token_accuracy")] for lang, v in report["languages"].items()]
         lines += ["## By language", "", *_markdown_table(["language", "n", NAMES["token_accuracy"]], rows), ""]
@@ -101,6 +105,12 @@ def render(report: dict[str, Any]) -> str:
     )
     lines += ["", *_growth(report.get("recoveries") or []), f"Samples per second: {speed}. Time: {seconds}.", ""]
     return "\n".join(lines)
+
+
+def _way(report: Mapping[str, Any]) -> str:
+    """The strategy with the options that it reads."""
+    options = DecodingOptions.model_validate(report["decoding"]).read_by(report["strategy"])
+    return ", ".join([report["strategy"], *(f"{name} {value}" for name, value in options.items())])
 
 
 def _trust(example: Mapping[str, Any]) -> list[str]:

@@ -42,8 +42,11 @@ def scores_table(test: Pairs, inversions: Sequence[Inversion], figures: dict[str
 def write_scores(folder: Path, scores: pa.Table) -> None:
     """Writes FILE into a folder, whole or not at all."""
     partial = folder / f".{FILE}.partial"
-    pq.write_table(scores, partial)
-    partial.replace(folder / FILE)
+    try:
+        pq.write_table(scores, partial)
+        partial.replace(folder / FILE)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def compare(first: Path, second: Path, resamples: int = 10_000, seed: int = 0) -> dict[str, Difference]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from embinv.calibration import Calibrations, NothingToCalibrate
 from embinv.config import EvaluationSettings, evaluation_settings
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
@@ -86,26 +87,33 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         "settings": settings.model_dump(mode="json"),
     }
     with told_plainly(out):
-        write_whole(out / "report.md", render(report))
         write_scores(out, evaluation.scores)
+        write_whole(out / "report.md", render(report))
         write_json(out / "report.json", report)
     return report
 
 
 def _calibrate_once(inverter: DiffusionInverter, checkpoint: Path, data: Path, settings: EvaluationSettings) -> None:
     """Fits what confidence is worth where that was not done yet, and keeps it in the checkpoint; or says why not."""
-    way = (settings.strategy, settings.steps, settings.decoding)
+    way = (settings.strategy, inverter.passes(settings.strategy, settings.steps), settings.decoding)
     if inverter.calibrations.find(*way) is not None:
         return
+    if not (data / "split=validation").is_dir():
+        print(f"probabilities are left out: {data} has no split=validation to fit them on", flush=True)
+        return
+    known = read_pairs(data, "validation").sample(settings.calibration_rows, settings.seed)
     try:
-        known = read_pairs(data, "validation").sample(settings.calibration_rows, settings.seed)
         fitted = calibrate(inverter, known, *way, settings.seed, _now_and_then())
-    except ValueError as error:
+    except NothingToCalibrate as error:
         print(f"probabilities are left out: {error}", flush=True)
         return
     inverter.calibrations = inverter.calibrations.with_one(fitted)
     try:
-        inverter.calibrations.save(checkpoint)
+        kept = Calibrations.load(checkpoint)  # another one may have been added meanwhile
+        if kept.weights != inverter.calibrations.weights:
+            print(f"the calibration is used here and not kept: {checkpoint} holds other weights by now", flush=True)
+            return
+        kept.with_one(fitted).save(checkpoint)
     except OSError as error:
         print(f"the calibration is used here and not kept: {checkpoint}: {error.strerror}", flush=True)
 

@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,8 +76,8 @@ def test_checkpoint_keeps_its_calibrations_and_inversions_have_probabilities(che
     vectors = unit_vectors(5, 16)
     plain = load_inverter(checkpoint).invert(vectors)
     assert all(each.probability is None and each.token_probability is None for each in plain)
-    Calibrations().with_one(one()).save(checkpoint)
-    assert load_checkpoint(checkpoint).calibrations == Calibrations(fitted=[one()])
+    load_checkpoint(checkpoint).calibrations.with_one(one()).save(checkpoint)
+    assert load_checkpoint(checkpoint).calibrations.fitted == [one()]
     found = load_inverter(checkpoint).invert(vectors)
     for before, after in zip(plain, found, strict=True):
         assert (before.text, before.confidence) == (after.text, after.confidence)
@@ -97,3 +99,28 @@ def test_file_that_is_none_is_refused_with_what_to_do(checkpoint, text, told):
         load_checkpoint(checkpoint)
     assert told in str(caught.value)
     assert "delete it and run jobs/evaluate.py" in str(caught.value)
+
+
+def test_calibrations_of_other_weights_are_none(checkpoint, tmp_path):
+    load_checkpoint(checkpoint).calibrations.with_one(one()).save(checkpoint)
+    tiny_checkpoint(tmp_path / "other", word_tokenizer(tmp_path / "words"), SPEC, seed=1)
+    shutil.copy(tmp_path / "other" / "model.safetensors", checkpoint)
+    found = load_checkpoint(checkpoint).calibrations
+    assert found.fitted == []
+    assert found.weights == load_checkpoint(tmp_path / "other").calibrations.weights
+
+
+def test_saving_that_fails_leaves_what_was_there(checkpoint, monkeypatch):
+    found = load_checkpoint(checkpoint).calibrations.with_one(one())
+    found.save(checkpoint)
+    before = sorted(path.name for path in checkpoint.iterdir())
+
+    def full(self, *_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            found.with_one(one(rows=9)).save(checkpoint)
+    assert sorted(path.name for path in checkpoint.iterdir()) == before
+    assert load_checkpoint(checkpoint).calibrations.fitted == [one()]

@@ -56,7 +56,9 @@ def test_dump_without_ids_becomes_row_number_text_and_confidence(checkpoint, npy
         ("id", "int64"),
         ("text", "string"),
         ("confidence", "float"),
+        ("probability", "float"),
     ]
+    assert table["probability"].null_count == len(table)  # nothing was calibrated
     expected = load_inverter(checkpoint).invert(VECTORS)
     assert table["id"].to_pylist() == list(range(7))
     assert table["text"].to_pylist() == [inversion.text for inversion in expected]

@@ -32,6 +32,7 @@ def report(**changes):
         "encoder": "someone/encoder",
         "n": 1234,
         "strategy": "confidence",
+        "decoding": {"order": "margin"},
         "steps": 8,
         "seq_len": 32,
         **FIGURES,
@@ -99,7 +100,12 @@ def test_a_second_table_has_the_other_figures_each_in_its_unit():
 
 def test_report_says_how_it_was_measured():
     text = render(report())
-    for part in ("1,234 held-out texts", "full mask in 8 passes", "at most 31 tokens", "Content tokens only"):
+    for part in (
+        "1,234 held-out texts",
+        "full mask in 8 passes (strategy confidence, order margin, reveal linear;",
+        "at most 31 tokens",
+        "Content tokens only",
+    ):
         assert part in text
     for meaning in DEFINITIONS.values():
         assert meaning in text

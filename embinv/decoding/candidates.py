@@ -35,7 +35,8 @@ def decode_candidates(denoiser: Denoiser, request: DecodingRequest) -> Iterator[
 def sample_candidates(denoiser: Denoiser, request: DecodingRequest) -> Iterator[DecodingState]:
     """Yields the states [B x C, L] of all candidates, those of one vector in a row; all are decoded together."""
     count = request.options.candidates
-    streams = tuple(range(count)) * len(request.embedding)
+    before = request.streams or (0,) * len(request.embedding)
+    streams = tuple(stream * count + sample for stream in before for sample in range(count))
     repeated = replace(request, embedding=request.embedding.repeat_interleave(count, dim=0), streams=streams)
     yield from SAMPLERS[request.options.sampler](denoiser, repeated)
 

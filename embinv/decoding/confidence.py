@@ -2,7 +2,9 @@
 
 MaskGIT's parallel decoding (Chang et al. 2022, section 3.2) with the most probable token, surest by its probability, by
 its margin over the second (Kim et al. 2025, arXiv 2502.06768) or by the negative entropy of its place (LLaDA's and
-Dream's other orders). Deterministic. No token, once kept, is looked at again.
+Dream's other orders). Deterministic. No token, once kept, is looked at again; only the end of a text, where it is
+found, gives PAD to all behind it. PAD that is as sure as the least sure of the tokens that a pass keeps comes with them
+and is not counted: a text's length is known long before its words are.
 
 Shapes: B batch, L length, V vocabulary, M asked positions.
 """
@@ -21,12 +23,12 @@ ROUNDING = 1e-9  # what a share times a length may miss a whole number by
 
 
 def _margin(log_probability: Tensor) -> Tensor:
-    first, second = log_probability.topk(2, dim=-1).values.exp().unbind(dim=-1)
-    return first - second
+    likeliest = log_probability.topk(min(2, log_probability.shape[-1]), dim=-1).values.exp()
+    return 2 * likeliest[..., 0] - likeliest.sum(dim=-1)
 
 
 def _negative_entropy(log_probability: Tensor) -> Tensor:
-    return torch.special.xlogy(log_probability.exp(), log_probability.exp()).sum(dim=-1)
+    return -torch.special.entr(log_probability.exp()).sum(dim=-1)
 
 
 SURENESS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -76,6 +78,7 @@ def _keep_surest(
     padding = torch.zeros_like(asked)
     if request.end_ids is not None:
         padding[asked] = torch.cat(choice) == request.end_ids[1]
+        padding &= (asked & ~padding).any(dim=1, keepdim=True)  # with nothing else to keep, it is ranked like all else
     keep = _highest(score.masked_fill(padding, -torch.inf), count) & asked & ~padding
     # Padding that is as sure as what is kept comes with it and is not counted.
     weakest = score.masked_fill(~keep, torch.inf).amin(dim=1, keepdim=True)  # [B, 1]

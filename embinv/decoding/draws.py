@@ -41,13 +41,12 @@ class RowDraws:
         In float32 the noise has a largest value, and samples come out colder than asked for (Zheng et al. 2024,
         arXiv 2409.02908, section 4).
         """
-        drawn = [
-            torch.empty((count, vocab_size), dtype=torch.float64, device=self.device).exponential_(
-                generator=self.generators[row]
-            )
-            for row, count in zip(rows.tolist(), counts.tolist(), strict=True)
-        ]
-        return -torch.cat(drawn).log()
+        noise = torch.empty((int(counts.sum()), vocab_size), dtype=torch.float64, device=self.device)
+        start = 0
+        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+            noise[start : start + count].exponential_(generator=self.generators[row])
+            start += count
+        return noise.log_().neg_()
 
 
 def _key(row: bytes, seed: int, stream: int) -> int:
@@ -71,10 +70,10 @@ def sample(log_probability: Tensor, noise: Tensor, temperature: float, top_p: fl
     Returns:
         [M] int64.
     """
-    scores = (log_probability.double() / temperature).log_softmax(dim=-1)
+    scores = log_probability.to(torch.float64, copy=True).div_(temperature)
     if top_p < 1.0:
-        scores = scores.masked_fill(~_nucleus(scores, top_p), -torch.inf)
-    return (scores + noise).argmax(dim=-1)
+        scores.masked_fill_(~_nucleus(scores.log_softmax(dim=-1), top_p), -torch.inf)
+    return scores.add_(noise).argmax(dim=-1)
 
 
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:

@@ -1,17 +1,31 @@
 """How decoders do what they do: the settings of all of them, checked once. No tensor here."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Strategy = Literal["confidence", "sequential", "euler", "remasking", "two_stage", "candidates"]
 """Names of the decoders; `embinv.decoding.strategies` has what they name."""
+Order = Literal["confidence", "margin", "entropy"]
+Reveal = Literal["linear", "cosine"]
+Remasking = Literal["threshold", "probability", "remdm-cap", "remdm-rescale", "remdm-confidence", "remdm-loop"]
+Sampler = Literal["euler", "remasking", "two_stage"]
 
-ORDERS = ("confidence", "margin", "entropy")
-REVEALS = ("linear", "cosine")
-REMASKINGS = ("threshold", "probability", "remdm-cap", "remdm-rescale", "remdm-confidence", "remdm-loop")
+COLDEST = 1e-3  # a temperature below it says the same as 0, or overflows
+
+_SAMPLING = ("temperature", "top_p")
+READS: dict[str, tuple[str, ...]] = {
+    "confidence": ("order", "reveal"),
+    "sequential": (),
+    "euler": _SAMPLING,
+    "remasking": (*_SAMPLING, "remasking", "remasking_rate"),
+    "two_stage": (*_SAMPLING, "refined_share"),
+}
+"""The options that each decoder reads; `candidates` reads those of its sampler too."""
+GREEDY = ("confidence", "sequential")
+"""Decoders that do not sample and write a token once: passes beyond the number of tokens do nothing."""
 
 
 class DecodingOptions(BaseModel):
@@ -23,25 +37,44 @@ class DecodingOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    order: Literal["confidence", "margin", "entropy"] = Field(
-        default="confidence", description="confidence: what makes a token sure"
+    order: Order = Field(default="confidence", description="confidence: what makes a token sure")
+    reveal: Reveal = Field(default="linear", description="confidence: equally many tokens a pass, or few at first")
+    temperature: float = Field(
+        default=1.0, ge=0.0, allow_inf_nan=False, description="of sampling; 0 takes the likeliest token"
     )
-    reveal: Literal["linear", "cosine"] = Field(
-        default="linear", description="confidence: equally many tokens a pass, or few at first"
-    )
-    temperature: float = Field(default=1.0, ge=0.0, description="of sampling; 0 takes the likeliest token")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="sampling: only the likeliest tokens of this mass")
-    remasking: Literal["threshold", "probability", "remdm-cap", "remdm-rescale", "remdm-confidence", "remdm-loop"] = (
-        Field(default="probability", description="remasking: by which rule known tokens are hidden again")
+    remasking: Remasking = Field(
+        default="probability", description="remasking: by which rule known tokens are hidden again"
     )
-    remasking_rate: float = Field(default=0.05, ge=0.0, le=1.0, description="remasking: how much is hidden again")
+    remasking_rate: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="remasking: how much is hidden again; remdm-confidence has no rate"
+    )
     refined_share: float = Field(
         default=0.5, gt=0.0, le=1.0, description="two_stage: share of the hypothesis that is hidden and written anew"
     )
     candidates: int = Field(default=4, ge=1, description="candidates: samples of each vector")
-    sampler: Literal["euler", "remasking", "two_stage"] = Field(
-        default="euler", description="candidates: the decoder that makes the samples"
-    )
+    sampler: Sampler = Field(default="euler", description="candidates: the decoder that makes the samples")
+
+    @field_validator("temperature")
+    @classmethod
+    def _warm_enough(cls, temperature: float) -> float:
+        if 0.0 < temperature < COLDEST:
+            raise ValueError(f"give 0 for the likeliest token, or at least {COLDEST}")
+        return temperature
+
+    def read_by(self, strategy: str) -> dict[str, Any]:
+        """The options that a strategy reads, with their values.
+
+        Raises:
+            ValueError: another one is not at its default, so that somebody would wait for it in vain.
+        """
+        names = READS[self.sampler] + ("candidates", "sampler") if strategy == "candidates" else READS[strategy]
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name not in names and value != field.default:
+                read = f"it reads {', '.join(names)}" if names else "it reads none"
+                raise ValueError(f"option {name}={value} does nothing for strategy {strategy}; {read}")
+        return {name: getattr(self, name) for name in names}
 
 
 def read_options(settings: Sequence[str]) -> DecodingOptions:

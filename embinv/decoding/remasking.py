@@ -1,8 +1,10 @@
 """Reverse diffusion that takes tokens back: between two passes some known tokens are hidden again and written anew.
 
-Two plain rules hide what the denoiser was unsure of when it wrote it. The others are ReMDM (Wang et al. 2025, arXiv
-2503.00307): with probability sigma a known token is hidden, and hidden ones are revealed so much likelier that at each
-time as many are known as without it (equation 6); sigma is at most (1 - alpha_s) / alpha_t. alpha_t = 1 - t.
+Two plain rules hide what the denoiser was unsure of when it wrote it, the one by a threshold, the other in proportion
+to its doubt. The others are ReMDM (Wang et al. 2025, arXiv 2503.00307): with probability sigma, at most
+(1 - alpha_s) / alpha_t, a known token is hidden, and hidden ones are revealed so much likelier that at each time as
+many are known as without it (equation 6). Its confidence schedule shares one such probability out among the known
+tokens, hides one of them at most on average, and reveals as without it. alpha_t = 1 - t.
 
 Shapes: B batch, L length.
 """
@@ -28,7 +30,7 @@ class Moment:
     Attributes:
         alpha_t: share of the tokens that is known before it.
         alpha_s: share that is known after it.
-        sigma: probability that a known token is hidden again.
+        sigma: probability that a known token is hidden again, made good by `share`.
     """
 
     alpha_t: float
@@ -86,17 +88,17 @@ def _below(known: Tensor, confidence: Tensor, moment: Moment, rate: float) -> Te
 
 
 def _unsure_likelier(known: Tensor, confidence: Tensor, moment: Moment, rate: float) -> Tensor:
-    """`rate` of a row's known tokens on average, each in proportion to its doubt."""
+    """`rate` x a token's doubt over the mean doubt of the row's known tokens, at most 1."""
     doubt = torch.where(known, 1.0 - confidence, 0.0)
     total = doubt.sum(dim=1, keepdim=True).clamp_min(torch.finfo(doubt.dtype).tiny)
     return rate * known.sum(dim=1, keepdim=True) * doubt / total
 
 
 def _softmax_of_doubt(known: Tensor, confidence: Tensor, moment: Moment, rate: float) -> Tensor:
-    """ReMDM's confidence schedule: sigma shared out among the known tokens by the softmax of minus their confidence."""
+    """ReMDM's confidence schedule: sigma_max shared out among the known tokens by the softmax of minus confidence."""
     weight = torch.where(known, (-confidence).exp(), 0.0)
     total = weight.sum(dim=1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-    return moment.sigma * weight / total
+    return sigma_max(moment.alpha_t, moment.alpha_s) * weight / total
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ RULES: dict[str, Rule] = {
     "probability": Rule(_plain, _unsure_likelier),
     "remdm-cap": Rule(_capped, _by_chance),
     "remdm-rescale": Rule(_rescaled, _by_chance),
-    "remdm-confidence": Rule(lambda steps, rate: _rescaled(steps, 1.0), _softmax_of_doubt),
+    "remdm-confidence": Rule(_plain, _softmax_of_doubt),
     "remdm-loop": Rule(_looped, _by_chance),
 }
 

@@ -21,7 +21,8 @@ class Difference:
         value: second - first.
         low: lower end of the 95% interval of the difference.
         high: its upper end.
-        p: two-sided: twice the share of resamples in which the difference has the other sign or none, 1 at most.
+        p: two-sided: twice the share of resamples in which the difference has the other sign or none, each counted
+            with one more than there are (Davison and Hinkley 1997, section 4.2), so that it is never 0; 1 at most.
         n: texts.
     """
 
@@ -49,12 +50,14 @@ def paired_bootstrap(
         seed: of the resampling.
 
     Raises:
-        ValueError: fewer than two texts, or not the same number everywhere.
+        ValueError: fewer than two texts, not the same number everywhere, or a part or whole that is not finite.
     """
     columns = np.asarray([*first, *second], dtype=np.float64).T  # [N, 4]
     n = len(columns)
     if n < 2:
         raise ValueError(f"a comparison needs at least 2 texts, got {n}")
+    if not np.isfinite(columns).all() or (columns[:, [1, 3]].sum(axis=0) <= 0).any():
+        raise ValueError("a comparison needs parts and wholes that are finite, and something to count")
     generator, share = np.random.default_rng(seed), np.full(n, 1.0 / n)
     found = []
     for start in range(0, resamples, max(1, AT_ONCE // n)):
@@ -63,7 +66,7 @@ def paired_bootstrap(
     differences = np.concatenate(found)
     whole = columns.sum(axis=0)
     low, high = np.quantile(differences, (0.025, 0.975))
-    either = min((differences <= 0).mean(), (differences >= 0).mean())
+    either = (min((differences <= 0).sum(), (differences >= 0).sum()) + 1) / (resamples + 1)
     return Difference(
         float(whole[0] / whole[1]),
         float(whole[2] / whole[3]),

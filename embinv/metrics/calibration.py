@@ -75,21 +75,22 @@ def expected_calibration_error(
     Args:
         probabilities: [N] in [0, 1].
         outcomes: [N] of 0 and 1.
-        texts: [N] int, the number of the text that each belongs to, from 0.
+        texts: [N] int, a number of the text that each belongs to; texts without anything do not count.
         bins: K.
         seed: of the resampling.
 
     Raises:
         ValueError: fewer than two texts.
     """
-    count = int(texts.max()) + 1 if len(texts) else 0
+    numbers, owner = np.unique(texts, return_inverse=True)
+    count = len(numbers)
     if count < 2:
         raise ValueError(f"a calibration error needs at least 2 texts, got {count}")
-    cell = texts * bins + _places(probabilities, bins)
+    cell = owner * bins + _places(probabilities, bins)
     gaps = np.bincount(cell, weights=probabilities - outcomes, minlength=count * bins).reshape(count, bins)
-    sizes = np.bincount(texts, minlength=count)
+    sizes = np.bincount(owner, minlength=count)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=RESAMPLES)  # [R, texts]
-    resampled = np.abs(draws @ gaps).sum(axis=1) / np.maximum(draws @ sizes, 1)
+    resampled = np.abs(draws @ gaps).sum(axis=1) / (draws @ sizes)
     return Figure(float(np.abs(gaps.sum(axis=0)).sum() / len(texts)), float(resampled.std(ddof=1)), count)
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+MAX_NATS = 700.0  # per token; exp of more is no float
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with its tokenizer.
@@ -125,8 +128,8 @@ def perplexity(texts: Sequence[str], language_model: LanguageModel, batch: int =
         losses += _negative_log_likelihoods(language_model.model, measured[start : start + batch])
     predicted = [len(text) - 1 for text in measured]
     mean = ratio_figure(losses, predicted)
-    if not isfinite(mean.value):
-        raise ValueError(f"the language model {language_model.name!r} gives logits that are not finite")
+    if not isfinite(mean.value) or mean.value > MAX_NATS:
+        raise ValueError(f"the language model {language_model.name!r} gives logits that are not finite, or nearly")
     value = exp(mean.value)
     return Perplexity(Figure(value, value * mean.standard_error, mean.n), sum(predicted), left_out)
 

@@ -191,9 +191,10 @@ def test_padding_comes_with_what_is_kept_and_is_not_counted_by_brute_force(texts
                 continue
             said = padding_often(z_t[row : row + 1], texts[1][row : row + 1], None)[0]
             best, choice = said.max(dim=-1)
-            words = sorted((i for i in hidden if choice[i] != pad), key=lambda i: -best[i].item())[:count]
-            weakest = min((best[i] for i in words), default=-torch.inf)
-            with_them = [i for i in hidden if choice[i] == pad and (best[i] >= weakest or count == len(hidden))]
+            counted = [i for i in hidden if choice[i] != pad] or hidden  # padding counts where there is nothing else
+            words = sorted(counted, key=lambda i: -best[i].item())[:count]
+            weakest = min(best[i] for i in words)
+            with_them = [i for i in hidden if i not in counted and (best[i] >= weakest or count == len(hidden))]
             expected[row, words + with_them] = choice[words + with_them]
             ends = [i for i in range(LENGTH) if expected[row, i] in (eos, pad)]
             if ends:

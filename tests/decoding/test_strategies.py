@@ -7,21 +7,33 @@ import torch
 
 from embinv.decoding import parts
 from embinv.decoding.base import DecodingRequest, final_state
-from embinv.decoding.options import ORDERS, REMASKINGS, REVEALS, DecodingOptions, Strategy
+from embinv.decoding.candidates import SAMPLERS
+from embinv.decoding.confidence import STILL_HIDDEN, SURENESS
+from embinv.decoding.options import (
+    GREEDY,
+    READS,
+    DecodingOptions,
+    Order,
+    Remasking,
+    Reveal,
+    Sampler,
+    Strategy,
+)
+from embinv.decoding.remasking import RULES
 from embinv.decoding.strategies import STRATEGIES
 from tests.fakes import ContextDenoiser, OracleDenoiser
 
 ROWS, LENGTH, DIM, VOCABULARY = 5, 9, 6, 11
 MASK, EOS, PAD = VOCABULARY, 0, 1
 WAYS = [
-    *(("confidence", {"order": order, "reveal": reveal}) for order in ORDERS for reveal in REVEALS),
+    *(("confidence", {"order": order, "reveal": reveal}) for order in SURENESS for reveal in STILL_HIDDEN),
     ("sequential", {}),
     ("euler", {}),
     ("euler", {"temperature": 0.7, "top_p": 0.9}),
     ("euler", {"temperature": 0.0}),
-    *(("remasking", {"remasking": rule, "remasking_rate": 0.3}) for rule in REMASKINGS),
+    *(("remasking", {"remasking": rule, "remasking_rate": 0.3}) for rule in RULES),
     ("two_stage", {}),
-    *(("candidates", {"candidates": 3, "sampler": sampler}) for sampler in ("euler", "remasking", "two_stage")),
+    *(("candidates", {"candidates": 3, "sampler": sampler}) for sampler in SAMPLERS),
 ]
 ways = pytest.mark.parametrize(("strategy", "options"), WAYS, ids=lambda part: str(part).strip("{}").replace("'", ""))
 
@@ -46,6 +58,9 @@ def decode(denoiser, embedding, strategy, options, steps=4, seed=0, ends=(EOS, P
 
 def test_every_strategy_is_among_the_ways_that_are_tested():
     assert {strategy for strategy, _ in WAYS} == set(STRATEGIES) == set(get_args(Strategy))
+    assert set(READS) == set(STRATEGIES) - {"candidates"}
+    assert list(SURENESS) == list(get_args(Order)) and list(STILL_HIDDEN) == list(get_args(Reveal))
+    assert list(RULES) == list(get_args(Remasking)) and list(SAMPLERS) == list(get_args(Sampler))
 
 
 @ways
@@ -81,7 +96,7 @@ def test_a_seed_repeats_bit_for_bit_and_another_one_gives_other_samples(texts, s
     )
     assert torch.equal(first.tokens, second.tokens)
     assert torch.equal(first.confidence, second.confidence)
-    greedy = strategy in ("confidence", "sequential")
+    greedy = strategy in GREEDY
     assert torch.equal(first.tokens, other.tokens) == greedy
 
 

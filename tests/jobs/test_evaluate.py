@@ -1,8 +1,10 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import jobs.evaluate
@@ -233,15 +235,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_generated
 
 def test_a_disk_that_is_full_at_the_end_is_told_and_leaves_the_older_report_whole(measured, monkeypatch):
     measured.command("evaluation.rows=4", "evaluation.steps=1")
-    older = {path.name: path.read_text() for path in measured.out.iterdir()}
-    assert older.keys() == {"report.md", "report.json"}
+    older = {path.name: path.read_bytes() for path in measured.out.iterdir()}
+    assert older.keys() == {"report.md", "report.json", "texts.parquet"}
 
-    def full(path, text):
+    def full(table, path):
+        Path(path).write_bytes(b"half of it")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(jobs.evaluate, "write_whole", full)
+    monkeypatch.setattr(pq, "write_table", full)
     assert "cannot be written (No space left on device); free some space" in measured.refusal("evaluation.rows=5")
-    assert {path.name: path.read_text() for path in measured.out.iterdir()} == older
+    assert {path.name: path.read_bytes() for path in measured.out.iterdir()} == older
 
 
 def test_probabilities_are_left_out_and_said_so_where_there_is_nothing_to_fit_them_on(measured, capsys):
