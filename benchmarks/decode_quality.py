@@ -109,12 +109,19 @@ def _invert(inverter: DiffusionInverter, texts: Texts, way: Way, budget: int) ->
 
 def _figures(inverter: DiffusionInverter, texts: Texts, name: str, way: Way, budget: int) -> dict[str, float]:
     generation, seconds = _invert(inverter, texts, way, budget)
-    shown = {key: _rounded(figure) for key, figure in generation.figures().items()}
+    found = generation.figures()
     milliseconds = round(1000 * seconds / len(texts.originals), 2)
-    accuracy = shown["token_accuracy"]
-    print(f"{name}, {budget} passes: {accuracy:.1%} of tokens, {milliseconds} ms a text", file=sys.stderr, flush=True)
-    error = round(generation.figures()["token_accuracy"].standard_error, 4)
-    return {**shown, "token_accuracy_se": error, "milliseconds": milliseconds}
+    accuracy = found["token_accuracy"]
+    print(
+        f"{name}, {budget} passes: {accuracy.value:.1%} of tokens, {milliseconds} ms a text",
+        file=sys.stderr,
+        flush=True,
+    )
+    return {
+        **{key: _rounded(figure) for key, figure in found.items()},
+        "token_accuracy_se": round(accuracy.standard_error, 4),
+        "milliseconds": milliseconds,
+    }
 
 
 def _rounded(figure: Figure) -> float:
