@@ -24,6 +24,7 @@ from embinv.metrics.calibration import expected_calibration_error, reliability, 
 from embinv.metrics.characters import character_error_rate, words
 from embinv.metrics.figures import Figure
 from embinv.metrics.lengths import length_bias, length_error
+from embinv.metrics.positions import accuracy_by_length, accuracy_by_position
 from embinv.metrics.rouge import rouge_1, rouge_l
 from embinv.metrics.text import cosine, sentence_bleu
 from embinv.metrics.tokens import Texts, exact_match, token_accuracy, token_f1
@@ -167,6 +168,8 @@ def evaluate(
         },
         "reliability": reliability_curves(recovered),
         "samples_per_second": {"invert": round(len(test) / seconds, 1)},
+        "by_position": by_position(originals, recovered.inversions),
+        "by_length": by_length(originals, recovered.inversions),
         "languages": _by_language(test.langs, originals, recovered.inversions),
         "examples": [
             {
@@ -300,6 +303,26 @@ def nearest_neighbour(
         for row, content, score in zip(where.tolist(), ids, best.tolist(), strict=True)
     ]
     return Generation(originals, texts, found)
+
+
+def by_position(originals: list[list[int]], inversions: list[Inversion]) -> list[dict[str, Any]]:
+    """Token accuracy at each position, from 1, that at least two texts reach."""
+    found = accuracy_by_position(originals, [inversion.token_ids for inversion in inversions])
+    return [
+        {"position": position, "n": figure.n, **_flat({"token_accuracy": figure})}
+        for position, figure in enumerate(found, start=1)
+        if figure is not None
+    ]
+
+
+def by_length(originals: list[list[int]], inversions: list[Inversion]) -> list[dict[str, Any]]:
+    """Token accuracy by quarters of the originals' lengths; those of at least two texts."""
+    found = accuracy_by_length(originals, [inversion.token_ids for inversion in inversions])
+    return [
+        {"shortest": each.shortest, "longest": each.longest, "n": each.n, **_flat({"token_accuracy": each.accuracy})}
+        for each in found
+        if each.accuracy is not None
+    ]
 
 
 def _by_language(langs: Sequence[str], originals: list[list[int]], inversions: list[Inversion]) -> dict[str, Any]:

@@ -31,8 +31,8 @@ from serve_app.local import serve_checkpoint
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "minilm.yaml"
 PARTS = ("corpus", "encode", "train", "evaluate", "serve and invert")
 OURS = (
-    "texts pairs checkpoint last tensorboard report.json report.md texts.parquet training.png progress.jsonl "
-    "examples.jsonl train.log failures.log settings.yaml _run.json http.json "
+    "texts pairs checkpoint last tensorboard report.json report.md report.html texts.parquet training.png "
+    "progress.jsonl examples.jsonl train.log failures.log settings.yaml _run.json http.json "
     "mlflow.db mlflow-run.json mlflow-artifacts wandb wandb-run.json"
 ).split()
 UNFINISHED = tuple(f".{name}." for name in OURS)  # .checkpoint.partial, .last.old, .pairs.progress and others

@@ -1,4 +1,7 @@
-"""checkpoint + held-out pairs -> report.json, report.md and texts.parquet, under the rules of embinv/evaluation.py."""
+"""checkpoint + held-out pairs -> report.json, report.md, report.html and texts.parquet.
+
+The rules are those of embinv/evaluation.py.
+"""
 
 import os
 import sys
@@ -19,6 +22,7 @@ from embinv.encoders.base import Encoder, open_encoder
 from embinv.encoders.spec import EncoderSpec
 from embinv.evaluation import calibrate, evaluate
 from embinv.inverter import DiffusionInverter, load_inverter
+from embinv.page import page
 from embinv.report import by_validation, render
 from embinv.scores import write_scores
 from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
@@ -33,7 +37,7 @@ PROBE_BYTES = 1 << 16  # that a report surely takes
 
 
 def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSettings, device: str) -> dict[str, Any]:
-    """Measures a checkpoint and writes report.json, report.md and texts.parquet into `out`.
+    """Measures a checkpoint and writes report.json, report.md, report.html and texts.parquet into `out`.
 
     Raises:
         ValueError: checkpoint and data do not belong together, one of them cannot be read, or `out` not written;
@@ -89,6 +93,7 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
     with told_plainly(out):
         write_scores(out, evaluation.scores)
         write_whole(out / "report.md", render(report))
+        write_whole(out / "report.html", page(report, evaluation.scores, seed=settings.seed))
         write_json(out / "report.json", report)
     return report
 

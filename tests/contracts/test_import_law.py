@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # From top to bottom. A module imports from its own layer or a lower one.
 LAYERS = (
     {"cli"},
-    {"", "inverter", "audit", "evaluation", "report", "scores"},  # "" is embinv/__init__.py, the public API
+    # "" is embinv/__init__.py, the public API
+    {"", "inverter", "audit", "evaluation", "report", "scores", "page", "plots", "markup"},
     {"checkpoint", "calibration", "config"},
     {"training"},
     {"decoding"},

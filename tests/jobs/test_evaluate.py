@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_generated
 def test_a_disk_that_is_full_at_the_end_is_told_and_leaves_the_older_report_whole(measured, monkeypatch):
     measured.command("evaluation.rows=4", "evaluation.steps=1")
     older = {path.name: path.read_bytes() for path in measured.out.iterdir()}
-    assert older.keys() == {"report.md", "report.json", "texts.parquet"}
+    assert older.keys() == {"report.md", "report.html", "report.json", "texts.parquet"}
 
     def full(table, path):
         Path(path).write_bytes(b"half of it")
