@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from benchmarks.processes import alternating
+from embinv.config import EvaluationSettings
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.decoding.options import DecodingOptions
-from embinv.evaluation import Generation, calibrate, calibration_errors
+from embinv.generation import Generation
 from embinv.inverter import DiffusionInverter, load_inverter
 from embinv.metrics.figures import Figure
+from embinv.reliability import calibrate, calibration_errors
 
 BUDGETS = (1, 2, 4, 8, 16)  # and L
 USUAL = 8
@@ -140,9 +142,8 @@ def _speedup(inverter: DiffusionInverter, texts: Texts, length: int, repeats: in
 
 def _calibration(inverter: DiffusionInverter, texts: Texts, data: Path) -> dict[str, Any]:
     """Errors on test of probabilities that are fitted on validation texts now."""
-    way = ("confidence", USUAL, DecodingOptions())
     known = read_pairs(data, "validation").sample(CALIBRATION_ROWS, 0)
-    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, known, *way, 0))
+    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, known, EvaluationSettings(steps=USUAL)))
     generation, _ = _invert(inverter, texts, WAYS["confidence"], USUAL)
     errors = calibration_errors(generation)
     return {

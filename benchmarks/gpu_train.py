@@ -236,12 +236,8 @@ def measure(given: Run, splits: Splits) -> dict[str, Any]:
         splits.test,
         splits.training,
         open_encoder(given.config.encoder, device, given.config.encoding),
-        settings.strategy,
-        settings.steps,
-        settings.decoding,
-        settings.examples,
-        settings.seed,
-        say,
+        settings,
+        on_progress=say,
     )
     report = evaluation.report
     write_json(given.out / EVALUATION, report)

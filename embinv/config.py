@@ -37,6 +37,10 @@ class EvaluationSettings(BaseModel):
     steps: int = Field(default=8, gt=0, description="denoising passes from a full mask")
     strategy: Strategy = Field(default="confidence", description="the decoder")
     decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how the decoder does what it does")
+    language_model: str | None = Field(
+        default=None,
+        description="causal language model for the perplexity of recovered texts: hub id, folder or pkg://; null: none",
+    )
     calibration_rows: int = Field(
         default=1000, ge=2, description="validation texts that the confidence is calibrated on, once for a checkpoint"
     )

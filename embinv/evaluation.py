@@ -6,83 +6,32 @@ kind would score) and the nearest training neighbour (what retrieval alone gives
 measured during training and stands in the model card under its own name.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from embinv.calibration import NEARLY_RIGHT, Calibration, fit
+from embinv.config import EvaluationSettings
 from embinv.data.pairs import Pairs
-from embinv.decoding.options import GREEDY, DecodingOptions
+from embinv.decoding.options import GREEDY
 from embinv.encoders.base import Encoder
+from embinv.generation import DEFINITIONS, Generation
 from embinv.inverter import DiffusionInverter, Inversion
-from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
-from embinv.metrics.characters import character_error_rate, words
 from embinv.metrics.figures import Figure
-from embinv.metrics.lengths import length_bias, length_error
+from embinv.metrics.perplexity import LanguageModel, TooFewTexts, perplexity
 from embinv.metrics.positions import accuracy_by_length, accuracy_by_position
-from embinv.metrics.rouge import rouge_1, rouge_l
-from embinv.metrics.text import cosine, sentence_bleu
-from embinv.metrics.tokens import Texts, exact_match, token_accuracy, token_f1
+from embinv.metrics.text import cosine
+from embinv.metrics.tokens import token_accuracy
+from embinv.reliability import calibration_errors, reliability_curves
 from embinv.scores import scores_table
 
-DEFINITIONS = {
-    "token_accuracy": "share of the original's content tokens that stand at the same place in the recovered text",
-    "exact_match": "share of texts recovered to the last token",
-    "token_f1": "F1 between the bags of tokens of original and recovered text, mean over texts",
-    "rouge_1": "mean F-measure between the bags of words of original and recovered text (ROUGE-1); in scripts without "
-    "spaces each character is a word",
-    "rouge_l": "mean F-measure of their longest common subsequence of words (ROUGE-L)",
-    "character_error_rate": "characters to insert, delete or substitute to mend all recovered texts, over the "
-    "characters of the originals",
-    "length_error": "mean absolute difference of lengths, in content tokens",
-    "length_bias": "mean difference of lengths, recovered less original, in content tokens",
-    "bleu": "mean sentence BLEU (sacreBLEU, 13a, exponential smoothing, effective order), 0 to 100",
-    "calibration_error": "expected calibration error of the tokens' probabilities: mean distance between what was "
-    "predicted and what came true, over ten bins (Guo et al. 2017)",
-    "text_calibration_error": "the same of the probability that at least 90% of a text is right",
-    "cosine": "mean cosine between the vector that was inverted and the recovered text's own, re-encoded",
-}
-"""What each figure means, word for word as reports give it."""
+log = logging.getLogger(__name__)
 
-TOKEN_METRICS: dict[str, Callable[[Texts, Texts], Figure]] = {
-    "token_accuracy": token_accuracy,
-    "exact_match": exact_match,
-    "token_f1": token_f1,
-    "length_error": length_error,
-    "length_bias": length_bias,
-}
-TEXT_METRICS: dict[str, Callable[[Sequence[str], Sequence[str]], Figure]] = {
-    "bleu": sentence_bleu,
-    "rouge_1": rouge_1,
-    "rouge_l": rouge_l,
-    "character_error_rate": character_error_rate,
-}
 ROUNDING = 4
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Originals' content tokens and what was recovered for each."""
-
-    originals: list[list[int]]
-    texts: list[str]
-    inversions: list[Inversion]
-
-    def figures(self) -> dict[str, Figure]:
-        """Figures that need no encoder; one that these texts do not have is absent."""
-        ids, said = [inversion.token_ids for inversion in self.inversions], [each.text for each in self.inversions]
-        figures = {name: metric(self.originals, ids) for name, metric in TOKEN_METRICS.items()}
-        return figures | {name: metric(self.texts, said) for name, metric in TEXT_METRICS.items() if name in self.named}
-
-    @cached_property
-    def named(self) -> set[str]:
-        """The text metrics that the originals have: those of words only if each of them has a word."""
-        return set(TEXT_METRICS) - (set() if all(map(words, self.texts)) else {"rouge_1", "rouge_l"})
 
 
 @dataclass(frozen=True)
@@ -103,11 +52,8 @@ def evaluate(
     test: Pairs,
     training: Pairs,
     encoder: Encoder | None,
-    strategy: str,
-    steps: int,
-    options: DecodingOptions,
-    examples: int,
-    seed: int,
+    settings: EvaluationSettings,
+    language_model: LanguageModel | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Measures an inverter on held-out pairs.
@@ -117,15 +63,13 @@ def evaluate(
         test: held-out pairs, at least two, in a random order.
         training: the pairs it was trained on, for the nearest neighbour.
         encoder: re-encodes recovered texts for the cosine; without one, the cosine is left out.
-        strategy: a decoder's name.
-        steps: denoising passes.
-        options: how the decoder does what it does.
-        examples: how many originals the report shows beside what was recovered.
-        seed: of decoders that sample and of the shuffle.
+        settings: how to decode, and how many originals the report shows beside what was recovered.
+        language_model: scores recovered texts for the perplexity; without one, the perplexity is left out.
         on_progress: gets a line now and then.
     """
     vectors = test.embeddings.astype(np.float32)
     originals = [inverter.tokenizer.content(ids) for ids in test.token_ids.tolist()]
+    strategy, steps, seed, options = settings.strategy, settings.steps, settings.seed, settings.decoding
 
     began = time.perf_counter()
     inversions = inverter.invert(
@@ -144,6 +88,9 @@ def evaluate(
     if encoder is not None:
         on_progress("re-encoding what was recovered")
         figures["cosine"] = cosine(vectors, encoder.encode([text or " " for text in texts]))
+    if language_model is not None:
+        on_progress("the perplexity of what was recovered, and of the originals")
+        figures |= perplexities(language_model, texts, test.texts)
     # What a shuffled vector gives is what its owner's vector gave.
     order = derangement(len(vectors), seed)
     shuffled = Generation(originals, test.texts, [recovered.inversions[i] for i in order])
@@ -178,96 +125,24 @@ def evaluate(
                 "confidence": recovered.inversions[i].confidence,
                 "probability": recovered.inversions[i].probability,
             }
-            for i in range(min(examples, len(test)))
+            for i in range(min(settings.examples, len(test)))
         ],
         "definitions": DEFINITIONS,
     }
     return Evaluation(report, scores_table(test, recovered.inversions, figures))
 
 
-def calibrate(
-    inverter: DiffusionInverter,
-    validation: Pairs,
-    strategy: str,
-    steps: int,
-    options: DecodingOptions,
-    seed: int,
-    on_progress: Callable[[str], None] = lambda line: None,
-) -> Calibration:
-    """Recovers validation texts and fits what confidence is worth on them.
-
-    Args:
-        inverter: a loaded checkpoint.
-        validation: texts that it did not learn from and that it is not measured on.
-        strategy: a decoder's name; with `steps` and `options`, the way that is calibrated.
-        steps: denoising passes.
-        options: the decoder's.
-        seed: of decoders that sample.
-        on_progress: gets a line now and then.
-
-    Raises:
-        ValueError: not one token was recovered.
-    """
-    inversions = inverter.invert(
-        validation.embeddings.astype(np.float32),
-        strategy=strategy,
-        steps=steps,
-        seed=seed,
-        options=options,
-        on_progress=lambda done: on_progress(f"calibrating: {done} of {len(validation)} texts"),
-    )
-    return fit(
-        strategy,
-        steps,
-        options,
-        [inverter.tokenizer.content(ids) for ids in validation.token_ids.tolist()],
-        [inversion.token_ids for inversion in inversions],
-        [inversion.token_confidence for inversion in inversions],
-        [inversion.confidence for inversion in inversions],
-    )
-
-
-@dataclass(frozen=True)
-class _Predictions:
-    """Probabilities [N] that were given, what came true of them [N], and the text [N] each belongs to."""
-
-    probabilities: np.ndarray
-    outcomes: np.ndarray
-    texts: np.ndarray
-
-
-def _predictions(generation: Generation) -> dict[str, _Predictions]:
-    """Those of tokens and of texts; nothing where the way of decoding was not calibrated."""
-    tokens, outcomes, owners, of_texts, nearly = [], [], [], [], []
-    for row, (original, inversion) in enumerate(zip(generation.originals, generation.inversions, strict=True)):
-        if inversion.token_probability is None or inversion.probability is None:
-            return {}
-        tokens += inversion.token_probability
-        outcomes += rightness(original, inversion.token_ids)
-        owners += [row] * len(inversion.token_ids)
-        of_texts.append(inversion.probability)
-        nearly.append(share_right(original, inversion.token_ids) >= NEARLY_RIGHT)
-    found = {"text": _Predictions(np.asarray(of_texts), np.asarray(nearly, dtype=float), np.arange(len(nearly)))}
-    if len(set(owners)) > 1:
-        found["token"] = _Predictions(np.asarray(tokens), np.asarray(outcomes, dtype=float), np.asarray(owners))
+def perplexities(
+    language_model: LanguageModel, recovered: Sequence[str], originals: Sequence[str]
+) -> dict[str, Figure]:
+    """Of the recovered texts and of the originals; absent where fewer than two texts have two tokens."""
+    found = {}
+    for name, texts in (("perplexity", recovered), ("perplexity_of_originals", originals)):
+        try:
+            found[name] = perplexity(texts, language_model).figure
+        except TooFewTexts as error:
+            log.warning("%s is left out: %s", name, error)
     return found
-
-
-def calibration_errors(generation: Generation) -> dict[str, Figure]:
-    """The errors of the probabilities that were given, by what a report calls them."""
-    names = {"token": "calibration_error", "text": "text_calibration_error"}
-    return {
-        names[kind]: expected_calibration_error(each.probabilities, each.outcomes, each.texts)
-        for kind, each in _predictions(generation).items()
-    }
-
-
-def reliability_curves(generation: Generation) -> dict[str, list[dict[str, float]]]:
-    """The bins behind the errors: n, predicted and observed."""
-    return {
-        kind: [asdict(each) for each in reliability(found.probabilities, found.outcomes)]
-        for kind, found in _predictions(generation).items()
-    }
 
 
 def derangement(n: int, seed: int) -> np.ndarray:

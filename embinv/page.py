@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from embinv.markup import bdi, marked, visible
 from embinv.plots import KINDS, Plot, plots, span, svg
-from embinv.report import LABELS, MORE, NAMES, figure_table, shown
+from embinv.report import LABELS, MORE, NAMES, figure_table, remarks, shown
 
 NOTHING = '<span aria-hidden="true">–</span><span class="unseen">not measured</span>'
 BASELINES_SAY = (
@@ -193,8 +193,8 @@ def _figures(report: Mapping[str, Any]) -> str:
             cells = [[NOTHING if cell == "-" else visible(cell.strip("*")) for cell in row] for row in rows]
             cells[0][0] = f"<strong>{cells[0][0]}</strong>"
             body += _table(caption, header, cells)
-    missing = "" if "cosine" in report else "<p>The cosine is left out: the encoder was not at hand.</p>\n"
-    return body + missing + f"<p>{BASELINES_SAY}</p>\n"
+    said = "".join(f"<p>{visible(remark)}</p>\n" for remark in remarks(report))
+    return body + said + f"<p>{BASELINES_SAY}</p>\n"
 
 
 def _sweep(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:

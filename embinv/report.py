@@ -21,9 +21,9 @@ MORE = {
     "length_error": "length error",
     "length_bias": "length bias",
 }
-LABELS = (
-    NAMES | MORE | {"calibration_error": "calibration error", "text_calibration_error": "calibration error of texts"}
-)
+PERPLEXITIES = {"perplexity": "perplexity", "perplexity_of_originals": "perplexity of the originals"}
+TRUST = {"calibration_error": "calibration error", "text_calibration_error": "calibration error of texts"}
+LABELS = NAMES | MORE | PERPLEXITIES | TRUST
 BASELINES = {
     "zero": "zero embedding",
     "shuffled": "somebody else's embedding",
@@ -90,10 +90,8 @@ def render(report: dict[str, Any]) -> str:
         *(f"- {LABELS[name]}: {meaning}" for name, meaning in report["definitions"].items() if name in report),
         "",
     ]
-    if "cosine" not in report:
-        lines += ["The cosine is left out: the encoder was not at hand.", ""]
-    if "rouge_1" not in report:
-        lines += ["ROUGE is left out: an original has no word.", ""]
+    for remark in remarks(report):
+        lines += [remark, ""]
     if len(report["languages"]) > 1:
         rows = [[lang, str(v["n"]), _cell(v, "token_accuracy")] for lang, v in report["languages"].items()]
         lines += ["## By language", "", *_markdown_table(["language", "n", NAMES["token_accuracy"]], rows), ""]
@@ -105,6 +103,23 @@ def render(report: dict[str, Any]) -> str:
     )
     lines += ["", *_growth(report.get("recoveries") or []), f"Samples per second: {speed}. Time: {seconds}.", ""]
     return "\n".join(lines)
+
+
+def remarks(report: Mapping[str, Any]) -> list[str]:
+    """What is left out and why, and figures that stand in no table."""
+    said = []
+    if "cosine" not in report:
+        said.append("The cosine is left out: the encoder was not at hand.")
+    if "rouge_1" not in report:
+        said.append("ROUGE is left out: an original has no word.")
+    found = [
+        f"{label} {report[name]:,.1f} ± {report[f'{name}_se']:,.1f}"
+        for name, label in PERPLEXITIES.items()
+        if name in report
+    ]
+    if found:
+        said.append(f"Under {report['settings']['language_model']}: {', '.join(found)}.")
+    return said
 
 
 def _way(report: Mapping[str, Any]) -> str:

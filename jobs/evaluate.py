@@ -19,10 +19,12 @@ from embinv.config import EvaluationSettings, evaluation_settings
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.encoders.base import Encoder, open_encoder
-from embinv.encoders.spec import EncoderSpec
-from embinv.evaluation import calibrate, evaluate
+from embinv.encoders.spec import EncoderSpec, resolve_model
+from embinv.evaluation import evaluate
 from embinv.inverter import DiffusionInverter, load_inverter
+from embinv.metrics.perplexity import load_language_model
 from embinv.page import page
+from embinv.reliability import calibrate
 from embinv.report import by_validation, render
 from embinv.scores import write_scores
 from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
@@ -63,6 +65,8 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         "train": run_record(checkpoint).get("seconds") or training["seconds"],  # of the whole run, if it is known
     }
     recoveries = by_validation(read_lines(checkpoint.parent / EXAMPLES_FILE))
+    wanted = settings.language_model
+    language_model = None if wanted is None else load_language_model(resolve_model(wanted), device=device)
     with told_plainly(out):
         _require_writable(out)
     _calibrate_once(inverter, checkpoint, data, settings)
@@ -71,11 +75,8 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         test,
         learnt,
         _encoder_at_hand(recipe.encoder, device),
-        settings.strategy,
-        settings.steps,
-        settings.decoding,
-        settings.examples,
-        settings.seed,
+        settings,
+        language_model,
         _now_and_then(),
     )
     report = {
@@ -108,7 +109,7 @@ def _calibrate_once(inverter: DiffusionInverter, checkpoint: Path, data: Path, s
         return
     known = read_pairs(data, "validation").sample(settings.calibration_rows, settings.seed)
     try:
-        fitted = calibrate(inverter, known, *way, settings.seed, _now_and_then())
+        fitted = calibrate(inverter, known, settings, _now_and_then())
     except NothingToCalibrate as error:
         print(f"probabilities are left out: {error}", flush=True)
         return

@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from embinv.checkpoint import Checkpoint, load_checkpoint
-from embinv.decoding.options import DecodingOptions
+from embinv.config import EvaluationSettings
 from embinv.encoders.hashing import HashEncoder
-from embinv.evaluation import DEFINITIONS, calibrate, derangement, evaluate, nearest_neighbour
+from embinv.evaluation import derangement, evaluate, nearest_neighbour
+from embinv.generation import DEFINITIONS
 from embinv.inverter import DiffusionInverter
+from embinv.metrics.perplexity import load_language_model, perplexity
+from embinv.reliability import calibrate
 from embinv.report import render
 from tests.fakes import (
     OracleDenoiser,
@@ -42,10 +46,10 @@ def inverter_that_says(made, token_ids):
     )
 
 
-def measure(made, inverter, encoder=None, test=None, **options):
+def measure(made, inverter, encoder=None, test=None, on_progress=lambda line: None, **options):
     _, _, pairs, training = made
-    usual = {"strategy": "confidence", "steps": 4, "options": DecodingOptions(), "examples": 3, "seed": 0}
-    return evaluate(inverter, test or pairs, training, encoder, **(usual | options)).report
+    settings = EvaluationSettings(**{"steps": 4, "examples": 3, **options})
+    return evaluate(inverter, test or pairs, training, encoder, settings, on_progress=on_progress).report
 
 
 def content(pairs, tokenizer):
@@ -134,17 +138,16 @@ def test_figures_of_a_case_made_by_hand(made):
 def test_nearest_neighbour_of_a_leaked_text_is_that_text(made):
     _, _, test, _ = made
     checkpoint = made[0]
-    report = evaluate(DiffusionInverter(checkpoint), test, test, None, "confidence", 2, DecodingOptions(), 0, 0).report
+    report = evaluate(DiffusionInverter(checkpoint), test, test, None, EvaluationSettings(steps=2)).report
     assert report["baselines"]["nearest"]["exact_match"] == 1.0
 
 
 def test_every_figure_has_its_standard_error_and_its_definition(made):
     _checkpoint, encoder, test, _ = made
     inverter = inverter_that_says(made, test.token_ids)
-    way = ("confidence", 4, DecodingOptions())
-    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, test, *way, 0))
+    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, test, EvaluationSettings(steps=4)))
     report = measure(made, inverter, encoder)
-    for name in DEFINITIONS:
+    for name in DEFINITIONS.keys() - {"perplexity", "perplexity_of_originals"}:  # no language model was named
         assert report[name] is not None
         assert report[f"{name}_se"] >= 0
     assert report["definitions"] == DEFINITIONS
@@ -206,9 +209,7 @@ def test_confidence_fitted_on_the_same_texts_is_calibrated_on_them(made):
     before = measure(made, inverter)
     assert "calibration_error" not in before and before["reliability"] == {}
     assert before["examples"][0]["probability"] is None
-    inverter.calibrations = inverter.calibrations.with_one(
-        calibrate(inverter, test, "confidence", 4, DecodingOptions(), 0)
-    )
+    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, test, EvaluationSettings(steps=4)))
     report = measure(made, inverter)
     assert report["calibration_error"] == pytest.approx(0.0, abs=1e-4)
     assert report["text_calibration_error"] == pytest.approx(0.0, abs=1e-4)
@@ -217,3 +218,32 @@ def test_confidence_fitted_on_the_same_texts_is_calibrated_on_them(made):
     tokens = [row[: row.index(1)] for row in test.token_ids.tolist()]
     right = sum(len(x) - (row % 2 == 0) * len(x[2:5]) for row, x in enumerate(tokens))
     assert report["reliability"]["token"][0]["observed"] == pytest.approx(right / sum(map(len, tokens)))
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    """A tiny causal model of random weights that reads the fakes' words."""
+    folder = tmp_path_factory.mktemp("language") / "model"
+    tokenizer = word_tokenizer(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=tokenizer.vocab_size, n_positions=16, n_embd=8, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return load_language_model(str(folder))
+
+
+def test_perplexity_is_measured_of_what_was_recovered_and_of_the_originals(made, language_model):
+    _, _, test, training = made
+    settings = EvaluationSettings(steps=2, language_model="a name")
+    said = np.roll(test.token_ids, 1, axis=0)
+    report = evaluate(inverter_that_says(made, said), test, training, None, settings, language_model).report
+    assert report["perplexity"] == pytest.approx(perplexity(test.texts, language_model).figure.value, abs=1e-3)
+    assert report["perplexity"] == pytest.approx(report["perplexity_of_originals"])  # the same texts, in another order
+    assert report["perplexity_se"] > 0
+
+
+def test_perplexity_of_nothing_is_absent(made, language_model, caplog):
+    _, _, test, training = made
+    said = np.ones_like(test.token_ids)  # EOS everywhere
+    report = evaluate(inverter_that_says(made, said), test, training, None, EvaluationSettings(), language_model).report
+    assert "perplexity" not in report and report["perplexity_of_originals"] > 1
+    assert "perplexity is left out: perplexity needs at least 2 texts" in caplog.text

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 MAX_NATS = 700.0  # per token; exp of more is no float
 
 
+class TooFewTexts(ValueError):
+    """There is too little to measure."""
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with its tokenizer.
@@ -122,7 +126,7 @@ def perplexity(texts: Sequence[str], language_model: LanguageModel, batch: int =
     measured = sorted((text for text in ids if len(text) >= 2), key=len)
     left_out = len(ids) - len(measured)
     if len(measured) < 2:
-        raise ValueError(f"perplexity needs at least 2 texts of 2 tokens or more, got {len(measured)}")
+        raise TooFewTexts(f"perplexity needs at least 2 texts of 2 tokens or more, got {len(measured)}")
     losses: list[float] = []
     for start in range(0, len(measured), batch):
         losses += _negative_log_likelihoods(language_model.model, measured[start : start + batch])

@@ -102,7 +102,7 @@ def test_a_batch_that_is_left_open_is_found(usual):
 
 
 def test_an_evaluation_that_fails_leaves_the_figures_of_training(tmp_path, usual, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **more):
         raise RuntimeError("no memory left")
 
     monkeypatch.setattr(gpu_train, "evaluate", fail)

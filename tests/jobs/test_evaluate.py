@@ -263,3 +263,8 @@ def test_a_calibration_is_fitted_once_on_the_validation_texts(measured, monkeypa
     monkeypatch.setattr(jobs.evaluate, "calibrate", lambda *_: pytest.fail("fitted twice"))
     second = measured.command(*overrides)
     assert second["calibration_error"] == first["calibration_error"]
+
+
+def test_a_language_model_that_cannot_be_read_is_refused_before_anything_is_generated(measured, nothing_is_generated):
+    told = measured.refusal(f"evaluation.language_model={measured.out}/none")
+    assert told.startswith(f"the language model '{measured.out}/none' cannot be used: ")

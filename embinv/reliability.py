@@ -1,0 +1,98 @@
+"""Whether an inverter's probabilities come true: fitted on validation texts, measured on others.
+
+The maps themselves are in calibration.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from embinv.calibration import NEARLY_RIGHT, Calibration, fit
+from embinv.config import EvaluationSettings
+from embinv.data.pairs import Pairs
+from embinv.generation import Generation
+from embinv.inverter import DiffusionInverter
+from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
+from embinv.metrics.figures import Figure
+
+
+def calibrate(
+    inverter: DiffusionInverter,
+    validation: Pairs,
+    settings: EvaluationSettings,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> Calibration:
+    """Recovers validation texts and fits what confidence is worth on them.
+
+    Args:
+        inverter: a loaded checkpoint.
+        validation: texts that it did not learn from and that it is not measured on.
+        settings: the way of decoding that is calibrated.
+        on_progress: gets a line now and then.
+
+    Raises:
+        NothingToCalibrate: not one token was recovered.
+    """
+    strategy, options = settings.strategy, settings.decoding
+    steps = inverter.passes(strategy, settings.steps)
+    inversions = inverter.invert(
+        validation.embeddings.astype(np.float32),
+        strategy=strategy,
+        steps=steps,
+        seed=settings.seed,
+        options=options,
+        on_progress=lambda done: on_progress(f"calibrating: {done} of {len(validation)} texts"),
+    )
+    return fit(
+        strategy,
+        steps,
+        options,
+        [inverter.tokenizer.content(ids) for ids in validation.token_ids.tolist()],
+        [inversion.token_ids for inversion in inversions],
+        [inversion.token_confidence for inversion in inversions],
+        [inversion.confidence for inversion in inversions],
+    )
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Probabilities [N] that were given, what came true of them [N], and the text [N] each belongs to."""
+
+    probabilities: np.ndarray
+    outcomes: np.ndarray
+    texts: np.ndarray
+
+
+def _predictions(generation: Generation) -> dict[str, _Predictions]:
+    """Those of tokens and of texts; nothing where the way of decoding was not calibrated."""
+    tokens, outcomes, owners, of_texts, nearly = [], [], [], [], []
+    for row, (original, inversion) in enumerate(zip(generation.originals, generation.inversions, strict=True)):
+        if inversion.token_probability is None or inversion.probability is None:
+            return {}
+        tokens += inversion.token_probability
+        outcomes += rightness(original, inversion.token_ids)
+        owners += [row] * len(inversion.token_ids)
+        of_texts.append(inversion.probability)
+        nearly.append(share_right(original, inversion.token_ids) >= NEARLY_RIGHT)
+    found = {"text": _Predictions(np.asarray(of_texts), np.asarray(nearly, dtype=float), np.arange(len(nearly)))}
+    if len(set(owners)) > 1:
+        found["token"] = _Predictions(np.asarray(tokens), np.asarray(outcomes, dtype=float), np.asarray(owners))
+    return found
+
+
+def calibration_errors(generation: Generation) -> dict[str, Figure]:
+    """The errors of the probabilities that were given, by what a report calls them."""
+    names = {"token": "calibration_error", "text": "text_calibration_error"}
+    return {
+        names[kind]: expected_calibration_error(each.probabilities, each.outcomes, each.texts)
+        for kind, each in _predictions(generation).items()
+    }
+
+
+def reliability_curves(generation: Generation) -> dict[str, list[dict[str, float]]]:
+    """The bins behind the errors: n, predicted and observed."""
+    return {
+        kind: [asdict(each) for each in reliability(found.probabilities, found.outcomes)]
+        for kind, found in _predictions(generation).items()
+    }
