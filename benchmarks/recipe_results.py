@@ -243,7 +243,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     axes.set_xlabel(
         f"% of content tokens right from a full mask, 8 passes, {content['held_out_texts']:,} held-out texts "
         "(bars: one standard error over texts)\nright: points over the base (line) of the same seed, which stands in "
-        f"brackets; green and red: more than {SURE:g} standard errors ({error_of(runs)})",
+        f"brackets\ngreen and red: more than {SURE:g} standard errors ({error_of(runs)})",
         fontsize=8,
     )
     axes.set_title(f"{content['minutes']:g} minutes each, {content['data']}, {content['threads']} threads", fontsize=9)
