@@ -18,7 +18,7 @@ from embinv.decoding.options import DecodingOptions
 from embinv.generation import Generation
 from embinv.inverter import DiffusionInverter, load_inverter
 from embinv.metrics.figures import Figure
-from embinv.reliability import calibrate, calibration_errors
+from embinv.reliability import calibrate, calibration_errors, predictions
 
 BUDGETS = (1, 2, 4, 8, 16)  # and L
 USUAL = 8
@@ -145,7 +145,7 @@ def _calibration(inverter: DiffusionInverter, texts: Texts, data: Path) -> dict[
     known = read_pairs(data, "validation").sample(CALIBRATION_ROWS, 0)
     inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, known, EvaluationSettings(steps=USUAL)))
     generation, _ = _invert(inverter, texts, WAYS["confidence"], USUAL)
-    errors = calibration_errors(generation)
+    errors = calibration_errors(predictions(generation))
     return {
         "expected_calibration_error": _rounded(errors["calibration_error"]),
         "expected_calibration_error_se": round(errors["calibration_error"].standard_error, 4),

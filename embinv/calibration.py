@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from embinv.data.folders import whole_file
 from embinv.data.schema import reasons
 from embinv.decoding.options import DecodingOptions
 from embinv.metrics.calibration import fit_isotonic, rightness, share_right
@@ -86,12 +87,8 @@ class Calibrations(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Writes FILE into a checkpoint folder, whole or not at all."""
-        partial = folder / f".{FILE}.partial"
-        try:
+        with whole_file(folder / FILE) as partial:
             partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            partial.replace(folder / FILE)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Calibrations":

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embinv import scores
+from embinv.data.folders import whole_file
 from embinv.data.vectors import read_vectors
 from embinv.decoding.options import DecodingOptions, Strategy, read_options
 from embinv.encoders.base import open_encoder
@@ -59,9 +60,8 @@ def invert(arguments: argparse.Namespace) -> None:
             "probability": pa.array([inversion.probability for inversion in inversions], pa.float32()),
         }
     )
-    partial = out.with_name(f".{out.name}.partial")
-    pq.write_table(table, partial)
-    partial.replace(out)
+    with whole_file(out) as partial:
+        pq.write_table(table, partial)
     for inversion in inversions[:5]:
         print(f"{inversion.confidence:.2f}  {inversion.text}")
     print(f"{total:,} texts in {out}")

@@ -26,7 +26,7 @@ from embinv.metrics.perplexity import LanguageModel, TooFewTexts, perplexity
 from embinv.metrics.positions import accuracy_by_length, accuracy_by_position
 from embinv.metrics.text import cosine
 from embinv.metrics.tokens import token_accuracy
-from embinv.reliability import calibration_errors, reliability_curves
+from embinv.reliability import calibration_errors, predictions, reliability_curves
 from embinv.scores import scores_table
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,8 @@ def evaluate(
     recovered = Generation(originals, test.texts, inversions)
     figures = recovered.figures()
     texts = [inversion.text for inversion in recovered.inversions]
-    figures |= calibration_errors(recovered)
+    predicted = predictions(recovered)
+    figures |= calibration_errors(predicted)
     if encoder is not None:
         on_progress("re-encoding what was recovered")
         figures["cosine"] = cosine(vectors, encoder.encode([text or " " for text in texts]))
@@ -113,7 +114,7 @@ def evaluate(
             "shuffled": _flat(shuffled.figures()),
             "nearest": _flat(nearest.figures()),
         },
-        "reliability": reliability_curves(recovered),
+        "reliability": reliability_curves(predicted),
         "samples_per_second": {"invert": round(len(test) / seconds, 1)},
         "by_position": by_position(originals, recovered.inversions),
         "by_length": by_length(originals, recovered.inversions),

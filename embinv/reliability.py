@@ -3,7 +3,7 @@
 The maps themselves are in calibration.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ def calibrate(
 
 
 @dataclass(frozen=True)
-class _Predictions:
+class Predictions:
     """Probabilities [N] that were given, what came true of them [N], and the text [N] each belongs to."""
 
     probabilities: np.ndarray
@@ -64,7 +64,7 @@ class _Predictions:
     texts: np.ndarray
 
 
-def _predictions(generation: Generation) -> dict[str, _Predictions]:
+def predictions(generation: Generation) -> dict[str, Predictions]:
     """Those of tokens and of texts; nothing where the way of decoding was not calibrated."""
     tokens, outcomes, owners, of_texts, nearly = [], [], [], [], []
     for row, (original, inversion) in enumerate(zip(generation.originals, generation.inversions, strict=True)):
@@ -75,24 +75,23 @@ def _predictions(generation: Generation) -> dict[str, _Predictions]:
         owners += [row] * len(inversion.token_ids)
         of_texts.append(inversion.probability)
         nearly.append(share_right(original, inversion.token_ids) >= NEARLY_RIGHT)
-    found = {"text": _Predictions(np.asarray(of_texts), np.asarray(nearly, dtype=float), np.arange(len(nearly)))}
+    found = {"text": Predictions(np.asarray(of_texts), np.asarray(nearly, dtype=float), np.arange(len(nearly)))}
     if len(set(owners)) > 1:
-        found["token"] = _Predictions(np.asarray(tokens), np.asarray(outcomes, dtype=float), np.asarray(owners))
+        found["token"] = Predictions(np.asarray(tokens), np.asarray(outcomes, dtype=float), np.asarray(owners))
     return found
 
 
-def calibration_errors(generation: Generation) -> dict[str, Figure]:
+def calibration_errors(found: Mapping[str, Predictions]) -> dict[str, Figure]:
     """The errors of the probabilities that were given, by what a report calls them."""
     names = {"token": "calibration_error", "text": "text_calibration_error"}
     return {
         names[kind]: expected_calibration_error(each.probabilities, each.outcomes, each.texts)
-        for kind, each in _predictions(generation).items()
+        for kind, each in found.items()
     }
 
 
-def reliability_curves(generation: Generation) -> dict[str, list[dict[str, float]]]:
+def reliability_curves(found: Mapping[str, Predictions]) -> dict[str, list[dict[str, float]]]:
     """The bins behind the errors: n, predicted and observed."""
     return {
-        kind: [asdict(each) for each in reliability(found.probabilities, found.outcomes)]
-        for kind, found in _predictions(generation).items()
+        kind: [asdict(part) for part in reliability(each.probabilities, each.outcomes)] for kind, each in found.items()
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embinv.data.folders import whole_file
 from embinv.data.pairs import Pairs
 from embinv.inverter import Inversion
 from embinv.metrics.bootstrap import Difference, paired_bootstrap
@@ -41,12 +42,8 @@ def scores_table(test: Pairs, inversions: Sequence[Inversion], figures: dict[str
 
 def write_scores(folder: Path, scores: pa.Table) -> None:
     """Writes FILE into a folder, whole or not at all."""
-    partial = folder / f".{FILE}.partial"
-    try:
+    with whole_file(folder / FILE) as partial:
         pq.write_table(scores, partial)
-        partial.replace(folder / FILE)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def compare(first: Path, second: Path, resamples: int = 10_000, seed: int = 0) -> dict[str, Difference]:

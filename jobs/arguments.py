@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embinv.config import Config, load_config
+from embinv.data.folders import whole_file
 
 SETTINGS_FILE = "settings.yaml"
 
@@ -61,9 +62,8 @@ def write_json(path: Path, tree: Any) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a text so that a reader never sees half of it, and an error leaves what was there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def output_folder(given: str, flag: str = "--out") -> Path:

@@ -1,12 +1,25 @@
-"""A finished folder in the place of an older one: what is there is always whole. Nothing is written here."""
+"""A finished folder or file in the place of an older one: what is there is always whole. Nothing is written here."""
 
 import ctypes
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h and fs.h
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a path beside a file to write to, which takes its place at the end; an error leaves what was there."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

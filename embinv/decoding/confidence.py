@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser
-from embinv.decoding.ends import close
+from embinv.decoding.ends import write
 from embinv.decoding.parts import ask
 
 ROUNDING = 1e-9  # what a share times a length may miss a whole number by
@@ -82,13 +82,9 @@ def _keep_surest(
     keep = _highest(score.masked_fill(padding, -torch.inf), count) & asked & ~padding
     # Padding that is as sure as what is kept comes with it and is not counted.
     weakest = score.masked_fill(~keep, torch.inf).amin(dim=1, keepdim=True)  # [B, 1]
-    weakest = weakest.masked_fill(~keep.any(dim=1, keepdim=True), -torch.inf)
     keep |= padding & ((score >= weakest) | (count >= asked.sum(dim=1)).unsqueeze(1))
-    tokens, confidence = state.tokens.clone(), state.confidence.clone()
     kept = keep[asked]  # [M]
-    tokens[keep] = torch.cat(choice)[kept]
-    confidence[keep] = torch.cat(best)[kept].float().exp()
-    return close(request, tokens, confidence, state.step + 1)
+    return write(request, state, keep, torch.cat(choice)[kept], torch.cat(best)[kept])
 
 
 def _highest(score: Tensor, count: Tensor) -> Tensor:

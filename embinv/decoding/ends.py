@@ -17,12 +17,27 @@ def behind_the_end(tokens: Tensor, end_ids: tuple[int, int] | None) -> Tensor:
     return (ends.cumsum(dim=1) - ends) > 0
 
 
-def close(request: DecodingRequest, tokens: Tensor, confidence: Tensor, step: int) -> DecodingState:
-    """The state with PAD behind every end that is known; what stood there is dropped, as readers of a text drop it."""
-    behind = behind_the_end(tokens, request.end_ids)
-    if request.end_ids is None or not behind.any():
-        return DecodingState(tokens, confidence, step)
-    return DecodingState(tokens.masked_fill(behind, request.end_ids[1]), confidence.masked_fill(behind, 1.0), step)
+def write(
+    request: DecodingRequest, state: DecodingState, positions: Tensor, tokens: Tensor, log_probability: Tensor
+) -> DecodingState:
+    """The state after a pass: new tokens where they belong, and PAD behind every end that is known by now.
+
+    What stood behind an end is dropped, as readers of a text drop it.
+
+    Args:
+        request: what is decoded.
+        state: the state before.
+        positions: [B, L] bool, where tokens were chosen.
+        tokens: [M] int64, in row-major order of the positions.
+        log_probability: [M], of each of them.
+    """
+    z_t, confidence = state.tokens.clone(), state.confidence.clone()
+    z_t[positions] = tokens
+    confidence[positions] = log_probability.float().exp()
+    if request.end_ids is not None:
+        behind = behind_the_end(z_t, request.end_ids)
+        z_t[behind], confidence[behind] = request.end_ids[1], 1.0
+    return DecodingState(z_t, confidence, state.step + 1)
 
 
 def hide(request: DecodingRequest, state: DecodingState, again: Tensor) -> DecodingState:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser
 from embinv.decoding.draws import RowDraws, sample
-from embinv.decoding.ends import close
+from embinv.decoding.ends import write
 from embinv.decoding.parts import ask
 
 
@@ -51,10 +51,7 @@ def reveal(
         token = _draw(log_probability, rows, chosen[rows].sum(dim=1), request, draws)
         said.append(token)
         sure.append(log_probability.gather(1, token.unsqueeze(1)).squeeze(1))
-    tokens, confidence = state.tokens.clone(), state.confidence.clone()
-    tokens[chosen] = torch.cat(said)
-    confidence[chosen] = torch.cat(sure).float().exp()
-    return close(request, tokens, confidence, state.step + 1)
+    return write(request, state, chosen, torch.cat(said), torch.cat(sure))
 
 
 def _draw(log_probability: Tensor, rows: Tensor, counts: Tensor, request: DecodingRequest, draws: RowDraws) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser
-from embinv.decoding.ends import close
+from embinv.decoding.ends import write
 from embinv.decoding.parts import ask
 
 
@@ -33,8 +33,5 @@ def decode_sequentially(denoiser: Denoiser, request: DecodingRequest) -> Iterato
             likeliest = log_probability.max(dim=-1)
             best.append(likeliest.values)
             choice.append(likeliest.indices)
-        tokens, confidence = state.tokens.clone(), state.confidence.clone()
-        tokens[asked] = torch.cat(choice)
-        confidence[asked] = torch.cat(best).float().exp()
-        state = close(request, tokens, confidence, state.step + 1)
+        state = write(request, state, asked, torch.cat(choice), torch.cat(best))
         yield state
