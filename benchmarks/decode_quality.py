@@ -1,8 +1,7 @@
 """Every way to decode, at every budget, on the same held-out texts: what it recovers and how long it takes."""
 
 import sys
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,41 +10,37 @@ import numpy as np
 import torch
 
 from benchmarks.processes import alternating
-from embinv.config import EvaluationSettings
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.decoding.options import DecodingOptions
-from embinv.generation import Generation
+from embinv.evaluation.generation import Generation
+from embinv.evaluation.reliability import calibrate, calibration_errors, predictions
 from embinv.inverter import DiffusionInverter, load_inverter
 from embinv.metrics.figures import Figure
-from embinv.reliability import calibrate, calibration_errors, predictions
+from embinv.tasks import Task, Way, invert_task
 
 BUDGETS = (1, 2, 4, 8, 16)  # and L
 USUAL = 8
 CALIBRATION_ROWS = 2000
 
 
-@dataclass(frozen=True)
-class Way:
-    """A strategy with its options."""
-
-    strategy: str
-    options: DecodingOptions = field(default_factory=DecodingOptions)
+Choice = tuple[str, DecodingOptions]
+"""A strategy with its options."""
 
 
-def _remasking(rule: str, rate: float) -> Way:
-    return Way("remasking", DecodingOptions(remasking=rule, remasking_rate=rate))
+def _remasking(rule: str, rate: float) -> Choice:
+    return "remasking", DecodingOptions(remasking=rule, remasking_rate=rate)
 
 
-WAYS = {
-    "confidence": Way("confidence"),
-    "confidence, cosine reveal": Way("confidence", DecodingOptions(reveal="cosine")),
-    "margin": Way("confidence", DecodingOptions(order="margin")),
-    "entropy": Way("confidence", DecodingOptions(order="entropy")),
-    "sequential": Way("sequential"),
-    "euler": Way("euler"),
-    "euler, temperature 0": Way("euler", DecodingOptions(temperature=0.0)),
-    "euler, top-p 0.9": Way("euler", DecodingOptions(top_p=0.9)),
+WAYS: dict[str, Choice] = {
+    "confidence": ("confidence", DecodingOptions()),
+    "confidence, cosine reveal": ("confidence", DecodingOptions(reveal="cosine")),
+    "margin": ("confidence", DecodingOptions(order="margin")),
+    "entropy": ("confidence", DecodingOptions(order="entropy")),
+    "sequential": ("sequential", DecodingOptions()),
+    "euler": ("euler", DecodingOptions()),
+    "euler, temperature 0": ("euler", DecodingOptions(temperature=0.0)),
+    "euler, top-p 0.9": ("euler", DecodingOptions(top_p=0.9)),
     "remasking, threshold 0.05": _remasking("threshold", 0.05),
     "remasking, probability 0.05": _remasking("probability", 0.05),
     "remasking, probability 0.1": _remasking("probability", 0.1),
@@ -54,8 +49,8 @@ WAYS = {
     "remdm-rescale 0.1": _remasking("remdm-rescale", 0.1),
     "remdm-confidence": _remasking("remdm-confidence", 0.05),
     "remdm-loop 0.05": _remasking("remdm-loop", 0.05),
-    "two-stage": Way("two_stage"),
-    "candidates, 4": Way("candidates"),
+    "two-stage": ("two_stage", DecodingOptions()),
+    "candidates, 4": ("candidates", DecodingOptions()),
 }
 
 
@@ -86,8 +81,8 @@ def measure_quality(checkpoint: Path, data: Path, rows: int, threads: int, repea
     length = inverter.config.pairs.seq_len
     budgets = [*(budget for budget in BUDGETS if budget < length), length]
     found = {
-        name: {str(budget): _figures(inverter, texts, name, way, budget) for budget in budgets}
-        for name, way in WAYS.items()
+        name: {str(budget): _figures(inverter, texts, name, Way(strategy, budget, options)) for budget in budgets}
+        for name, (strategy, options) in WAYS.items()
     }
     usual = found["confidence"]
     best = {str(budget): max(found, key=lambda name: found[name][str(budget)]["token_accuracy"]) for budget in budgets}
@@ -103,19 +98,18 @@ def measure_quality(checkpoint: Path, data: Path, rows: int, threads: int, repea
     }
 
 
-def _invert(inverter: DiffusionInverter, texts: Texts, way: Way, budget: int) -> tuple[Generation, float]:
-    began = time.perf_counter()
-    inversions = inverter.invert(texts.vectors, strategy=way.strategy, steps=budget, options=way.options)
-    return Generation(texts.originals, texts.pairs.texts, inversions), time.perf_counter() - began
+def _invert(inverter: DiffusionInverter, texts: Texts, way: Way) -> tuple[Generation, float]:
+    inversions, seconds = invert_task(inverter, Task(texts.vectors, way))
+    return Generation(texts.originals, texts.pairs.texts, inversions), seconds
 
 
-def _figures(inverter: DiffusionInverter, texts: Texts, name: str, way: Way, budget: int) -> dict[str, float]:
-    generation, seconds = _invert(inverter, texts, way, budget)
+def _figures(inverter: DiffusionInverter, texts: Texts, name: str, way: Way) -> dict[str, float]:
+    generation, seconds = _invert(inverter, texts, way)
     found = generation.figures()
     milliseconds = round(1000 * seconds / len(texts.originals), 2)
     accuracy = found["token_accuracy"]
     print(
-        f"{name}, {budget} passes: {accuracy.value:.1%} of tokens, {milliseconds} ms a text",
+        f"{name}, {way.steps} passes: {accuracy.value:.1%} of tokens, {milliseconds} ms a text",
         file=sys.stderr,
         flush=True,
     )
@@ -136,15 +130,17 @@ def _speedup(inverter: DiffusionInverter, texts: Texts, length: int, repeats: in
     budgets = {"8": USUAL, "L": length}
     for turn in range(repeats):
         for name in alternating(budgets, turn):
-            seconds[name].append(_invert(inverter, texts, WAYS["confidence"], budgets[name])[1])
+            seconds[name].append(_invert(inverter, texts, Way("confidence", budgets[name]))[1])
     return round(median(seconds["L"]) / median(seconds["8"]), 2)
 
 
 def _calibration(inverter: DiffusionInverter, texts: Texts, data: Path) -> dict[str, Any]:
     """Errors on test of probabilities that are fitted on validation texts now."""
-    known = read_pairs(data, "validation").sample(CALIBRATION_ROWS, 0)
-    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, known, EvaluationSettings(steps=USUAL)))
-    generation, _ = _invert(inverter, texts, WAYS["confidence"], USUAL)
+    known, way = read_pairs(data, "validation").sample(CALIBRATION_ROWS, 0), Way("confidence", USUAL)
+    inversions, _ = invert_task(inverter, Task(known.embeddings.astype(np.float32), way))
+    fitted = calibrate(inverter.tokenizer, known, way, inversions)
+    inverter.calibrations = inverter.calibrations.with_one(fitted)
+    generation, _ = _invert(inverter, texts, way)
     errors = calibration_errors(predictions(generation))
     return {
         "expected_calibration_error": _rounded(errors["calibration_error"]),

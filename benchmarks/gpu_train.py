@@ -38,7 +38,7 @@ from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.base import open_encoder
-from embinv.evaluation import evaluate
+from embinv.evaluation.evaluate import evaluate
 from embinv.inverter import load_inverter
 from embinv.models.build import new_denoiser
 from embinv.models.denoiser import MaskedDenoiser

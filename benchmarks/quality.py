@@ -30,7 +30,8 @@ from embinv.data.tokenizer import TextTokenizer, content
 from embinv.data.vocabulary import Vocabulary
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES
-from embinv.metrics.figures import Figure
+from embinv.evaluation.gaps import MASKS, accuracy_at_masks, gap_name
+from embinv.metrics.figures import rounded
 from embinv.metrics.tokens import token_accuracy
 from embinv.models.mdlm import count_parameters
 from embinv.models.settings import MDLMConfig, ModelSettings
@@ -38,7 +39,6 @@ from embinv.training.loop import Progress, RunState, TokenIds, run
 from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
 
-GAPS = {"10%": 0.1, "50%": 0.5, "100%": 1.0}  # share of the content that is hidden; where the text ends is shown
 EVALUATION_BATCH = 128
 
 
@@ -199,8 +199,6 @@ def measured(denoiser: nn.Module, material: Material, case: QualityCase, cut: bo
     device = next(denoiser.parameters()).device
     ends = (material.recipe.eos_id, material.recipe.pad_id)
     originals, recovered = [], []
-    gaps: dict[str, tuple[list[list[int]], list[list[int]]]] = {name: ([], []) for name in GAPS}
-    generator = torch.Generator().manual_seed(0)
     for start in range(0, len(material.test), EVALUATION_BATCH):
         rows = material.test.take(np.arange(start, min(start + EVALUATION_BATCH, len(material.test))))
         embedding = torch.from_numpy(rows.embeddings).float().to(device)
@@ -209,28 +207,13 @@ def measured(denoiser: nn.Module, material: Material, case: QualityCase, cut: bo
         written = material.vocabulary.original(found).tolist()
         originals += [content(row, ends) for row in rows.token_ids.tolist()]
         recovered += [content(row, ends) for row in written] if cut else written
-        x_0 = torch.from_numpy(material.vocabulary.compact(rows.token_ids)).long()  # [B, L]
-        of_content = torch.from_numpy(~np.isin(rows.token_ids, ends))
-        for name, share in GAPS.items():
-            hidden = of_content & (torch.rand(x_0.shape, generator=generator) < share)
-            z_t = x_0.masked_fill(hidden, material.model.mask_id).to(device)
-            best = denoiser(z_t, embedding, hidden.to(device)).argmax(dim=-1).cpu().numpy()  # [M]
-            filled = np.zeros(x_0.shape, dtype=np.int32)
-            filled[hidden.numpy()] = material.vocabulary.original(best)
-            for true, guess, asked in zip(rows.token_ids, filled, hidden.numpy(), strict=True):
-                if asked.any():
-                    gaps[name][0].append(true[asked].tolist())
-                    gaps[name][1].append(guess[asked].tolist())
+    gaps = accuracy_at_masks(denoiser, material.test, ends, material.vocabulary, device)
     return {
-        **_flat("token_accuracy", token_accuracy(originals, recovered)),
+        **rounded({"token_accuracy": token_accuracy(originals, recovered)}),
         "n": len(originals),
         "ceiling": round(float(np.isin(np.concatenate(originals), material.vocabulary.kept).mean()), 4),
-        "filling_gaps": {name: _flat("accuracy", token_accuracy(true, guess)) for name, (true, guess) in gaps.items()},
+        "filling_gaps": {f"{share:.0%}": rounded({"accuracy": gaps[gap_name(share)]}) for share in MASKS},
     }
-
-
-def _flat(name: str, figure: Figure) -> dict[str, float]:
-    return {name: round(figure.value, 4), f"{name}_se": round(figure.standard_error, 4)}
 
 
 def compare(case: QualityCase, sides: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

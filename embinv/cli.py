@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embinv import scores
 from embinv.data.folders import whole_file
 from embinv.data.vectors import read_vectors
 from embinv.decoding.options import DecodingOptions, Strategy, read_options
 from embinv.encoders.base import open_encoder
+from embinv.evaluation import scores
+from embinv.evaluation.report import LABELS, shown
 from embinv.inverter import DiffusionInverter, load_inverter
-from embinv.report import LABELS, shown
+from embinv.models.reduced import Precision
 
 
 def invert(arguments: argparse.Namespace) -> None:
@@ -28,7 +29,7 @@ def invert(arguments: argparse.Namespace) -> None:
         ValueError: the checkpoint, the vectors or an option cannot be used.
     """
     options = read_options(arguments.options)
-    inverter = load_inverter(arguments.checkpoint, device=arguments.device, batch_size=arguments.batch_size)
+    inverter = load_inverter(arguments.checkpoint, arguments.device, arguments.batch_size, arguments.precision)
     if arguments.text is not None:
         _invert_text(inverter, arguments, options)
         return
@@ -174,6 +175,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, help="for decoders that sample (default 0)")
     one.add_argument("--batch-size", type=int, default=128, help="vectors decoded together (default 128)")
     one.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
+    one.add_argument(
+        "--precision",
+        default="auto",
+        choices=get_args(Precision),
+        help="what matrices are multiplied in; auto (default): bfloat16, which rounds and is about twice as fast, "
+        "where the device multiplies in it, else float32",
+    )
     one.set_defaults(run=invert)
 
     both = commands.add_parser(

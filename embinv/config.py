@@ -8,7 +8,7 @@ import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -40,6 +40,18 @@ class EvaluationSettings(BaseModel):
     language_model: str | None = Field(
         default=None,
         description="causal language model for the perplexity of recovered texts: hub id, folder or pkg://; null: none",
+    )
+    sweep_rows: int = Field(
+        default=200,
+        ge=0,
+        description="of these texts, as many as the tables of every strategy at every number of passes are measured "
+        "on; 0 leaves them out",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of decoding: bfloat16 where the hardware multiplies in it, or float32"
+    )
+    workers: int | None = Field(
+        default=None, gt=0, description="inverters, one a GPU or one a core; null: all, at most 4 a node without GPUs"
     )
     calibration_rows: int = Field(
         default=1000, ge=2, description="validation texts that the confidence is calibrated on, once for a checkpoint"

@@ -22,6 +22,7 @@ from embinv.decoding.candidates import sample_candidates
 from embinv.decoding.options import GREEDY, DecodingOptions
 from embinv.decoding.strategies import STRATEGIES
 from embinv.encoders.base import Encoder
+from embinv.models.reduced import ARITHMETIC, inference_precision
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,21 @@ class DiffusionInverter:
     Args:
         checkpoint: a loaded folder.
         batch_size: vectors decoded together.
+        precision: float32, bfloat16 (rounds what products read), or auto: bfloat16 where the device multiplies in it.
+
+    Attributes:
+        precision: float32 or bfloat16.
 
     Raises:
-        ValueError: batch_size is below 1.
+        ValueError: batch_size is below 1, or the precision is unknown.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int = 128) -> None:
+    def __init__(self, checkpoint: Checkpoint, batch_size: int = 128, precision: str = "auto") -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; give at least 1")
         self.config = checkpoint.config
-        self.model = checkpoint.model
+        self.precision = inference_precision(precision, str(next(checkpoint.model.parameters()).device))
+        self.model = ARITHMETIC[self.precision](checkpoint.model)
         self.tokenizer = checkpoint.tokenizer
         self.vocabulary = checkpoint.vocabulary
         self.calibrations = checkpoint.calibrations
@@ -168,7 +174,7 @@ class DiffusionInverter:
             if on_progress is not None:
                 on_progress(len(inversions))
         calibration = None if encoder is not None else self.calibrations.find(strategy, steps, options)
-        return inversions if calibration is None else [_calibrated(each, calibration) for each in inversions]
+        return inversions if calibration is None else [calibrated(each, calibration) for each in inversions]
 
     def passes(self, strategy: str, steps: int) -> int:
         """How many passes a strategy makes of `steps` at most."""
@@ -200,7 +206,8 @@ class DiffusionInverter:
         return Inversion(self.tokenizer.decode(content), content, confidence[: len(content)], mean)
 
 
-def _calibrated(inversion: Inversion, calibration: Calibration) -> Inversion:
+def calibrated(inversion: Inversion, calibration: Calibration) -> Inversion:
+    """An inversion with the probabilities that a calibration reads off its confidence."""
     return replace(
         inversion,
         token_probability=calibration.token(inversion.token_confidence),
@@ -226,10 +233,12 @@ def _closest(vectors: np.ndarray, candidates: list[Inversion], encoder: Encoder)
     ]
 
 
-def load_inverter(folder: str | Path, device: str = "cpu", batch_size: int = 128) -> DiffusionInverter:
-    """Loads a checkpoint folder as an inverter.
+def load_inverter(
+    folder: str | Path, device: str = "cpu", batch_size: int = 128, precision: str = "auto"
+) -> DiffusionInverter:
+    """Loads a checkpoint folder as an inverter, see `DiffusionInverter`.
 
     Raises:
-        ValueError: the folder is no checkpoint that this version reads.
+        ValueError: the folder is no checkpoint that this version reads, or an argument is out of its range.
     """
-    return DiffusionInverter(load_checkpoint(folder, device), batch_size)
+    return DiffusionInverter(load_checkpoint(folder, device), batch_size, precision)

@@ -17,7 +17,7 @@ from embinv.models.denoiser import MaskedDenoiser
 from embinv.training.engine import prepare
 from embinv.training.settings import TrainingSettings
 
-ON_A_CPU = 32  # texts a step
+ON_A_CPU = 64  # texts a step: what learns fastest there (docs/LOG.md)
 AT_MOST = 4096  # texts a step found by trial
 STEPS_PER_EPOCH = 100  # at least: few rows are not spent in a handful of steps
 MEMORY = 0.8  # share of a GPU; the rest is for DeepSpeed's buffers and a fragmented allocator

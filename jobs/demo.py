@@ -17,7 +17,7 @@ from rich.table import Table
 
 from embinv.config import Config, load_config
 from embinv.data.pairs import read_pairs
-from embinv.report import figure_table
+from embinv.evaluation.report import figure_table
 from jobs.arguments import job_parser, output_folder, run_job, write_json
 from jobs.corpus import make_corpus
 from jobs.encode import make_pairs
@@ -32,7 +32,7 @@ CONFIG = Path(__file__).resolve().parent.parent / "configs" / "minilm.yaml"
 PARTS = ("corpus", "encode", "train", "evaluate", "serve and invert")
 OURS = (
     "texts pairs checkpoint last tensorboard report.json report.md report.html texts.parquet training.png "
-    "progress.jsonl examples.jsonl train.log failures.log settings.yaml _run.json http.json "
+    "progress.jsonl validations.jsonl examples.jsonl train.log failures.log settings.yaml _run.json http.json "
     "mlflow.db mlflow-run.json mlflow-artifacts wandb wandb-run.json"
 ).split()
 UNFINISHED = tuple(f".{name}." for name in OURS)  # .checkpoint.partial, .last.old, .pairs.progress and others
@@ -65,8 +65,8 @@ def run_demo(config: Config, out: Path, console: Console) -> None:
             make_pairs(config, texts, pairs)
             part(3, f"a masked diffusion model learns to read such vectors, {budget}")
             train(config, pairs, out, resume=True)
-            part(4, f"{config.evaluation.rows} held-out texts from their vectors alone, beside three baselines")
-            make_report(checkpoint, pairs, out, config.evaluation, "cpu")
+            part(4, f"{config.evaluation.rows} held-out texts from their vectors alone, beside four baselines")
+            make_report(checkpoint, pairs, out, config.evaluation, "cpu", texts)
             part(5, "the checkpoint behind HTTP on 127.0.0.1")
             write_json(out / "http.json", invert_over_http(config, checkpoint, pairs))
     report, answer = (loads((out / name).read_text(encoding="utf-8")) for name in ("report.json", "http.json"))

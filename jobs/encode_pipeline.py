@@ -5,7 +5,6 @@ ids and give vectors. A window goes through as one block: sorted by length in th
 """
 
 import os
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -17,11 +16,10 @@ from ray.data.checkpoint import CheckpointConfig
 
 from embinv.config import Config
 from jobs.encode_stages import AlignWindow, EncodeWindow, Job
+from jobs.pool import NODE_MODELS, ModelPool, model_pool
 from jobs.rejects import reject_file
 from jobs.shards import ShardSource, Window
 
-NODE_ENCODERS = 4  # copies of a model in the memory of a node without GPUs, unless the config asks for more
-ENCODER_CPUS = 0.01  # see encoder_pool
 WRITE_CPUS = 0.25  # a write is short and mostly waits for the disk
 # Vectors are noise to a dictionary and to a compressor, but their exponents are not: these lie together in a split
 # stream. Half the time to write, a tenth to read, a tenth less to store than the defaults (docs/LOG.md).
@@ -45,55 +43,11 @@ def align_window(table: pa.Table, sent: list[ray.ObjectRef]) -> pa.Table:
     return _received(sent[0])(table)
 
 
-@dataclass(frozen=True)
-class EncoderPool:
-    """The encoder actors of a job: how many, what each reserves of Ray, its CPU threads (None: torch's own choice)."""
-
-    workers: int
-    resources: dict[str, float]
-    threads: int | None
-
-
-def encoder_pool(config: Config, windows: int) -> EncoderPool:
-    """The actors that a config asks for in an open Ray session, and what it leaves open.
-
-    An encoder of one thread is never held up by a neighbour that Ray wakes on its core; one of two threads waits for
-    the slower one at every step (docs/LOG.md). So there is one a core, up to four a node: each is a copy of the model.
-
-    On CPUs an actor reserves next to none, whatever it uses: when a node is lost, its encoders start anew on what is
-    left, and if they took all of it there, the tasks that feed them would wait for ever
-    (tests/jobs/test_encode_faults.py). Not nothing: a head that is given no CPUs gets no encoder either. Of 2 CPUs,
-    tasks and the checkpoint's filter need both.
-
-    Args:
-        config: of the run.
-        windows: how many there are to encode; no more encoders than that.
-
-    Raises:
-        ValueError: a machine of its own has fewer GPUs than encoders were asked for; a cluster may yet grow.
-    """
-    encoding, windows = config.encoding, max(1, windows)
-    if encoding.device == "cuda":
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        workers = min(windows, encoding.workers or max(1, gpus))
-        if gpus < workers and not os.environ.get("RAY_ADDRESS"):
-            raise ValueError(
-                f"encoding.device cuda with {workers} worker(s), but this machine has {gpus} GPU(s); set "
-                "encoding.workers to no more than that, or encoding.device cpu"
-            )
-        if gpus < workers:
-            print(f"waiting until the Ray cluster, which has {gpus} GPU(s), has grown to {workers}", flush=True)
-        return EncoderPool(workers, {"num_gpus": 1, "num_cpus": 0}, encoding.threads)
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    cores = max(1, sum(nodes))
-    model = config.encoder.kind == "sentence-transformers"
-    default = max(1, sum(min(node, NODE_ENCODERS) for node in nodes)) if model else 1
-    workers = min(windows, encoding.workers or default)
-    return EncoderPool(
-        workers,
-        {"num_cpus": ENCODER_CPUS if cores > 2 else 0},
-        encoding.threads or max(1, min(cores // workers, max(nodes, default=1))),
-    )
+def encoder_pool(config: Config, windows: int) -> ModelPool:
+    """The encoder actors for so many windows, see `model_pool`; encoders that are no models are one."""
+    encoding = config.encoding
+    most = NODE_MODELS if config.encoder.kind == "sentence-transformers" else 0
+    return model_pool(encoding.device, windows, "encoding", encoding.workers, encoding.threads, most)
 
 
 def discard_uncommitted(out: Path, done_ids: Path) -> None:

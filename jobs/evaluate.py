@@ -1,6 +1,6 @@
 """checkpoint + held-out pairs -> report.json, report.md, report.html and texts.parquet.
 
-The rules are those of embinv/evaluation.py.
+The rules are those of embinv/evaluation/evaluate.py.
 """
 
 import os
@@ -14,48 +14,66 @@ from typing import Any
 import torch
 import yaml
 
-from embinv.calibration import Calibrations, NothingToCalibrate
+from embinv.calibration import Calibration, Calibrations
 from embinv.config import EvaluationSettings, evaluation_settings
-from embinv.data.pairs import read_pairs
+from embinv.data.held_out import remove_known
+from embinv.data.labels import read_entities
+from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.encoders.base import Encoder, open_encoder
 from embinv.encoders.spec import EncoderSpec, resolve_model
-from embinv.evaluation import evaluate
-from embinv.inverter import DiffusionInverter, load_inverter
+from embinv.evaluation.evaluate import evaluate
+from embinv.evaluation.page import page
+from embinv.evaluation.report import by_validation, render
+from embinv.evaluation.scores import write_scores
+from embinv.inverter import load_inverter
 from embinv.metrics.perplexity import load_language_model
-from embinv.page import page
-from embinv.reliability import calibrate
-from embinv.report import by_validation, render
-from embinv.scores import write_scores
 from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
 from jobs.failures import told_plainly
+from jobs.inverting import invert_on_workers
 from jobs.outputs import STATS_FILE
+from jobs.session import ray_session
 from jobs.train import RUN_FILE
 from jobs.train_identity import require_finished
-from jobs.train_recorder import EXAMPLES_FILE, read_lines
+from jobs.train_recorder import EXAMPLES_FILE, VALIDATIONS_FILE, read_lines
 
 PROGRESS_EVERY = 5.0  # seconds
 PROBE_BYTES = 1 << 16  # that a report surely takes
 
 
-def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSettings, device: str) -> dict[str, Any]:
+def make_report(
+    checkpoint: Path, data: Path, out: Path, settings: EvaluationSettings, device: str, corpus: Path | None = None
+) -> dict[str, Any]:
     """Measures a checkpoint and writes report.json, report.md, report.html and texts.parquet into `out`.
+
+    Args:
+        checkpoint: what is measured.
+        data: pairs with a test split.
+        out: where the report goes.
+        settings: how it is measured.
+        device: cpu or cuda.
+        corpus: the texts that the pairs were made of; spans that are labelled there are looked for.
 
     Raises:
         ValueError: checkpoint and data do not belong together, one of them cannot be read, or `out` not written;
             all of it is looked at before anything is generated.
     """
     began = time.monotonic()
+    show = _now_and_then()
     torch.set_num_threads(os.cpu_count() or 1)
-    inverter = load_inverter(checkpoint, device=device)
+    inverter = load_inverter(checkpoint, device=device, precision=settings.precision)
     recipe = read_recipe(data)
     require_same_recipe(recipe, inverter.config.pairs, data, f"the checkpoint {checkpoint}")
     require_finished(data)
-    test, learnt = read_pairs(data, "test").sample(settings.rows, settings.seed), read_pairs(data, "train")
+    learnt, held_out = read_pairs(data, "train"), read_pairs(data, "test").sample(settings.rows, settings.seed)
+    known = remove_known(held_out, learnt, on_progress=show)
+    test = known.pairs
     if len(test) < 2:
         raise ValueError(
-            f"--data {data}: split=test has {len(test)} text; a figure needs at least 2, encode more texts"
+            f"--data {data}: split=test has {len(test)} text(s) of {len(held_out)} that no training text is like; a "
+            "figure needs at least 2, encode more texts"
         )
+    entities = None if corpus is None else read_entities(corpus, test)
     stats = _read_json(data / STATS_FILE, "make the pairs anew with jobs/encode.py --overwrite")
     training = inverter.config.training
     speeds = {"encode": stats["samples_per_second"], "train": training["samples_per_second"]}
@@ -65,29 +83,37 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
         "train": run_record(checkpoint).get("seconds") or training["seconds"],  # of the whole run, if it is known
     }
     recoveries = by_validation(read_lines(checkpoint.parent / EXAMPLES_FILE))
+    milestones = read_lines(checkpoint.parent / VALIDATIONS_FILE)
     wanted = settings.language_model
     language_model = None if wanted is None else load_language_model(resolve_model(wanted), device=device)
     with told_plainly(out):
         _require_writable(out)
-    _calibrate_once(inverter, checkpoint, data, settings)
-    evaluation = evaluate(
-        inverter,
-        test,
-        learnt,
-        _encoder_at_hand(recipe.encoder, device),
-        settings,
-        language_model,
-        _now_and_then(),
-    )
+    with ray_session():
+        evaluation = evaluate(
+            inverter,
+            test,
+            learnt,
+            _encoder_at_hand(recipe.encoder, device),
+            settings,
+            language_model,
+            show,
+            validation=_to_calibrate_on(data, settings),
+            entities=entities,
+            invert=invert_on_workers(checkpoint, device, settings.precision, settings.workers, show),
+        )
+    if evaluation.calibration is not None:
+        _keep(evaluation.calibration, checkpoint, inverter.calibrations.weights)
     report = {
         "name": inverter.config.name,
         "encoder": recipe.encoder.model,
         "checkpoint": str(checkpoint),
         "data": str(data),
         **evaluation.report,
+        "held_out": {"sampled": len(held_out), "same": known.exact, "alike": known.near, "threshold": known.threshold},
         "samples_per_second": speeds | evaluation.report["samples_per_second"],
         "seconds": seconds | {"evaluate": round(time.monotonic() - began, 2)},
         "training": training,
+        "milestones": milestones,
         "recoveries": recoveries,
         "settings": settings.model_dump(mode="json"),
     }
@@ -99,24 +125,19 @@ def make_report(checkpoint: Path, data: Path, out: Path, settings: EvaluationSet
     return report
 
 
-def _calibrate_once(inverter: DiffusionInverter, checkpoint: Path, data: Path, settings: EvaluationSettings) -> None:
-    """Fits what confidence is worth where that was not done yet, and keeps it in the checkpoint; or says why not."""
-    way = (settings.strategy, inverter.passes(settings.strategy, settings.steps), settings.decoding)
-    if inverter.calibrations.find(*way) is not None:
-        return
-    if not (data / "split=validation").is_dir():
-        print(f"probabilities are left out: {data} has no split=validation to fit them on", flush=True)
-        return
-    known = read_pairs(data, "validation").sample(settings.calibration_rows, settings.seed)
-    try:
-        fitted = calibrate(inverter, known, settings, _now_and_then())
-    except NothingToCalibrate as error:
-        print(f"probabilities are left out: {error}", flush=True)
-        return
-    inverter.calibrations = inverter.calibrations.with_one(fitted)
+def _to_calibrate_on(data: Path, settings: EvaluationSettings) -> Pairs | None:
+    """Validation texts, or None, said so, where there are none."""
+    if (data / "split=validation").is_dir():
+        return read_pairs(data, "validation").sample(settings.calibration_rows, settings.seed)
+    print(f"probabilities are left out: {data} has no split=validation to fit them on", flush=True)
+    return None
+
+
+def _keep(fitted: Calibration, checkpoint: Path, weights: str) -> None:
+    """Puts a calibration into the checkpoint whose weights it is of, or says why not."""
     try:
         kept = Calibrations.load(checkpoint)  # another one may have been added meanwhile
-        if kept.weights != inverter.calibrations.weights:
+        if kept.weights != weights:
             print(f"the calibration is used here and not kept: {checkpoint} holds other weights by now", flush=True)
             return
         kept.with_one(fitted).save(checkpoint)
@@ -176,12 +197,19 @@ def _now_and_then() -> Any:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = job_parser(
-        "Measure a checkpoint on held-out pairs: generation from a full mask, beside three baselines.",
-        "example:\n  python jobs/evaluate.py --checkpoint runs/my/checkpoint --data runs/my/pairs --out runs/my",
+        "Measure a checkpoint on held-out pairs: generation from a full mask, beside its baselines.",
+        "examples:\n  python jobs/evaluate.py --checkpoint runs/my/checkpoint --data runs/my/pairs --out runs/my\n"
+        "  ... --texts runs/my/texts --set evaluation.rows=2000 --set evaluation.sweep_rows=500",
     )
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="folder that jobs/train.py made")
     parser.add_argument("--data", required=True, metavar="DIR", help="pairs that jobs/encode.py made")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for report.json and report.md")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
+    parser.add_argument(
+        "--texts",
+        metavar="DIR",
+        help="texts that the pairs were made of, as jobs/corpus.py wrote them: spans that are labelled there are "
+        "looked for in what is recovered",
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to generate (default cpu)")
     parser.add_argument(
         "--set",
@@ -196,10 +224,11 @@ def main(argv: list[str] | None = None) -> None:
     data, out = output_folder(arguments.data, "--data"), output_folder(arguments.out)
     made_by = run_record(checkpoint).get("config", {}).get("evaluation", {})
     where = "--set" if arguments.overrides else str(checkpoint.parent / RUN_FILE)
+    corpus = None if arguments.texts is None else output_folder(arguments.texts, "--texts")
     settings = evaluation_settings(made_by, arguments.overrides, where)
     print(f"# evaluate: checkpoint={checkpoint}, data={data}, out={out}")
     print(yaml.safe_dump({"evaluation": settings.model_dump(mode="json")}, sort_keys=False), flush=True)
-    report = make_report(checkpoint, data, out, settings, arguments.device)
+    report = make_report(checkpoint, data, out, settings, arguments.device, corpus)
     print((out / "report.md").read_text(encoding="utf-8"))
     print(f"{report['token_accuracy']:.1%} of tokens; written to {out / 'report.md'} and {out / 'report.json'}")
 

@@ -30,6 +30,7 @@ from embinv.training.tracking import TrackedRun, finite
 from jobs.progress import duration
 
 PROGRESS_FILE = "progress.jsonl"
+VALIDATIONS_FILE = "validations.jsonl"
 EXAMPLES_FILE = "examples.jsonl"
 LOG_FILE = "train.log"
 PLOT_FILE = "training.png"
@@ -70,7 +71,7 @@ class Recorder:
         self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
         self.validation, self.device = validation, engine.device
         self.statistics = embedding_statistics(training.embeddings)
-        for name in (PROGRESS_FILE, EXAMPLES_FILE):
+        for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):
             forget_after(out / name, step)
         run = TrackedRun(out, config.name, config.model_dump(mode="json"), step)
         self.trackers = Trackers(config.training.trackers, run, self.say)
@@ -132,6 +133,8 @@ class Recorder:
             f"step {state.step:>6,}  validation: {figures.token_accuracy:.1%} of tokens from a full mask, "
             f"{figures.exact_match:.1%} whole texts, NELBO {figures.nelbo:.3f}{'  (best)' if event.best else ''}"
         )
+        row = {"step": state.step, "seconds": round(state.seconds, 2), "n": figures.n, **finite(figures.as_row())}
+        add_lines(self.out / VALIDATIONS_FILE, [row])
         examples = self._examples(model, state.step)
         checkpoint = CheckpointConfig(
             name=self.config.name,

@@ -80,8 +80,9 @@ def test_parquet_without_ids_gets_row_numbers_and_its_column_may_be_named(checkp
 
 
 def test_batch_size_changes_no_text(checkpoint, npy, tmp_path):
-    whole = invert(checkpoint, npy, tmp_path / "a.parquet")
-    parts = invert(checkpoint, npy, tmp_path / "b.parquet", "--batch-size", "2")
+    float32 = ("--precision", "float32")  # a rounding may turn on how many rows are multiplied together
+    whole = invert(checkpoint, npy, tmp_path / "a.parquet", *float32)
+    parts = invert(checkpoint, npy, tmp_path / "b.parquet", *float32, "--batch-size", "2")
     assert whole["text"].to_pylist() == parts["text"].to_pylist()
 
 
@@ -89,6 +90,20 @@ def test_steps_reach_the_decoder(checkpoint, npy, tmp_path):
     one = invert(checkpoint, npy, tmp_path / "a.parquet", "--steps", "1")
     expected = load_inverter(checkpoint).invert(VECTORS, steps=1)
     assert one["text"].to_pylist() == [inversion.text for inversion in expected]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
+def test_precision_reaches_the_inverter(checkpoint, npy, tmp_path, precision):
+    table = invert(checkpoint, npy, tmp_path / "out.parquet", "--precision", precision)
+    expected = load_inverter(checkpoint, precision=precision).invert(VECTORS)
+    assert table["confidence"].to_pylist() == pytest.approx([inversion.confidence for inversion in expected], rel=1e-6)
+
+
+def test_precisions_differ(checkpoint, npy, tmp_path):
+    found = [
+        invert(checkpoint, npy, tmp_path / f"{name}.parquet", "--precision", name) for name in ("float32", "bfloat16")
+    ]
+    assert found[0]["confidence"].to_pylist() != found[1]["confidence"].to_pylist()
 
 
 def test_folder_of_the_output_is_made_and_an_older_file_replaced(checkpoint, npy, tmp_path):
@@ -193,6 +208,7 @@ def test_config_of_a_checkpoint_that_is_broken_ends_with_one_sentence(checkpoint
         ["invert", "--checkpoint", "x"],
         ["invert", "--checkpoint", "x", "--text", "a", "--vectors", "b"],
         ["invert", "--checkpoint", "x", "--text", "a", "--steps", "many"],
+        ["invert", "--checkpoint", "x", "--text", "a", "--precision", "half"],
     ],
     ids=" ".join,
 )

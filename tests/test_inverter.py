@@ -10,6 +10,8 @@ from embinv.decoding.candidates import sample_candidates
 from embinv.decoding.options import DecodingOptions
 from embinv.encoders.hashing import HashEncoder
 from embinv.inverter import DiffusionInverter, Inversion, load_inverter
+from embinv.models import reduced
+from embinv.models.mdlm import ConditionalMDLM
 from tests.fakes import (
     OracleDenoiser,
     OracleModel,
@@ -35,7 +37,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inverter(made):
-    return load_inverter(made[0], batch_size=5)
+    return load_inverter(made[0], batch_size=5, precision="float32")
 
 
 def oracle_inverter(made, sure=0.9, **options):
@@ -86,7 +88,7 @@ def test_inversion_of_a_row_does_not_depend_on_its_batch(made, inverter):
     vectors = unit_vectors(11, 16)
     together = inverter.invert(vectors)
     same(together, [inversion for row in vectors for inversion in inverter.invert(row)])
-    same(together, load_inverter(made[0], batch_size=3).invert(vectors))
+    same(together, load_inverter(made[0], batch_size=3, precision="float32").invert(vectors))
     same(together, inverter.invert(vectors[::-1].copy())[::-1])
 
 
@@ -181,3 +183,75 @@ def test_encoder_chooses_the_candidate_whose_own_vector_is_closest_and_the_resul
 def test_an_encoder_has_nothing_to_choose_from_elsewhere(inverter, made):
     with pytest.raises(ValueError, match="strategy euler has no candidates for an encoder to choose from"):
         inverter.invert(made[1].embeddings, strategy="euler", encoder=HashEncoder(SPEC))
+
+
+@pytest.fixture(scope="module")
+def trained(made):
+    """A checkpoint whose model has learned the twelve texts."""
+    folder, pairs = made
+    loaded = load_checkpoint(folder)
+    x_0 = torch.from_numpy(loaded.vocabulary.compact(pairs.token_ids)).long()
+    embedding, generator = torch.from_numpy(pairs.embeddings).float(), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = ConditionalMDLM(loaded.config.model).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(80):
+        hidden = torch.rand(x_0.shape, generator=generator) < 0.7
+        z_t, targets = x_0.masked_fill(hidden, loaded.config.model.mask_id), x_0[hidden]
+        loss, _ = model(z_t, embedding, hidden, targets, torch.full((len(targets),), 1 / len(targets)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.2
+    return Checkpoint(loaded.config, model.eval(), loaded.tokenizer, loaded.vocabulary)
+
+
+def agreement(one: list[Inversion], other: list[Inversion]) -> float:
+    """Share of the tokens of the longer texts that both have at the same place."""
+    rows = [(x.token_ids, y.token_ids) for x, y in zip(one, other, strict=True)]
+    alike = sum(a == b for x, y in rows for a, b in zip(x, y, strict=False))
+    return alike / sum(max(len(x), len(y)) for x, y in rows)
+
+
+@pytest.mark.parametrize("strategy", ["confidence", "sequential", "euler", "candidates"])
+def test_bfloat16_writes_nearly_what_float32_writes(trained, made, strategy):
+    exact, rounded = DiffusionInverter(trained, 5, "float32"), DiffusionInverter(trained, 5, "bfloat16")
+    known = made[1].embeddings.astype(np.float32)
+    assert [found.text for found in rounded.invert(known)] == made[1].texts
+    blurred = np.concatenate([known + scale * unit_vectors(12, 16, seed) for seed, scale in enumerate((0.4, 0.8, 1.6))])
+    expected, found = exact.invert(blurred, strategy=strategy), rounded.invert(blurred, strategy=strategy)
+    assert len({inversion.text for inversion in expected}) > 15  # not the twelve alone, so that it says something
+    assert agreement(expected, found) > 0.95
+    apart = np.subtract([each.confidence for each in expected], [each.confidence for each in found])
+    assert 0 < np.abs(apart).mean() < 0.02
+
+
+def test_checkpoint_is_not_changed_by_an_inverter_in_bfloat16(trained, made):
+    before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
+    expected = DiffusionInverter(trained, precision="float32").invert(made[1].embeddings)
+    DiffusionInverter(trained, precision="bfloat16").invert(made[1].embeddings)
+    after = trained.model.state_dict()
+    assert all(
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items()
+    )
+    assert DiffusionInverter(trained, precision="float32").invert(made[1].embeddings) == expected
+
+
+def test_float32_computes_with_the_checkpoints_own_model(trained):
+    inverter = DiffusionInverter(trained, precision="float32")
+    assert inverter.precision == "float32"
+    assert inverter.model is trained.model
+
+
+@pytest.mark.parametrize(("multiplies", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_default_is_bfloat16_where_the_device_multiplies_in_it(made, monkeypatch, multiplies, dtype):
+    monkeypatch.setattr(reduced, "multiplies_in_bfloat16", lambda device: multiplies)
+    inverter = load_inverter(made[0])
+    assert inverter.precision == str(dtype).removeprefix("torch.")
+    assert inverter.model.blocks[0].attention.query.weight.dtype == dtype
+    assert inverter.model.token_embedding.weight.dtype == torch.float32
+
+
+def test_unknown_precision_is_refused_with_the_choices(made):
+    with pytest.raises(ValueError, match="precision 'half' is unknown; choose one of auto, float32, bfloat16"):
+        load_inverter(made[0], precision="half")

@@ -22,21 +22,25 @@ from embinv.decoding.parts import ask
 ROUNDING = 1e-9  # what a share times a length may miss a whole number by
 
 
-def _margin(log_probability: Tensor) -> Tensor:
+def _confidence(log_probability: Tensor, best: Tensor) -> Tensor:
+    return best
+
+
+def _margin(log_probability: Tensor, best: Tensor) -> Tensor:
     likeliest = log_probability.topk(min(2, log_probability.shape[-1]), dim=-1).values.exp()
     return 2 * likeliest[..., 0] - likeliest.sum(dim=-1)
 
 
-def _negative_entropy(log_probability: Tensor) -> Tensor:
+def _negative_entropy(log_probability: Tensor, best: Tensor) -> Tensor:
     return -torch.special.entr(log_probability.exp()).sum(dim=-1)
 
 
-SURENESS: dict[str, Callable[[Tensor], Tensor]] = {
-    "confidence": lambda log_probability: log_probability.amax(dim=-1),
+SURENESS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "confidence": _confidence,
     "margin": _margin,
     "entropy": _negative_entropy,
 }
-"""Log-probabilities [M, V] -> how sure each position is, [M]; only the order counts."""
+"""Log-probabilities [M, V] and each line's largest [M] -> how sure each position is, [M]; only the order counts."""
 
 STILL_HIDDEN: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
@@ -72,7 +76,7 @@ def _keep_surest(
         likeliest = log_probability.max(dim=-1)
         best.append(likeliest.values)
         choice.append(likeliest.indices)
-        sureness.append(SURENESS[request.options.order](log_probability))
+        sureness.append(SURENESS[request.options.order](log_probability, likeliest.values))
     score = torch.full(asked.shape, -torch.inf, device=asked.device)
     score[asked] = torch.cat(sureness).float()
     padding = torch.zeros_like(asked)

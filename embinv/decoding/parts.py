@@ -1,7 +1,7 @@
-"""Asking a denoiser about a batch in parts, so that log-probabilities over a large vocabulary fit into memory.
+"""Asking a denoiser about a batch in parts: what a part needs fits into memory, and on a CPU into its cache.
 
-At 262,000 tokens those of one text of 128 are 134 MB. A text's answer does not depend on its batch, so the parts say
-together what the whole batch would.
+Log-probabilities over 262,000 tokens are 134 MB for one text of 128. A text's answer does not depend on its batch, so
+the parts say together what the whole batch would.
 
 Shapes: B batch, L length, D embedding, V vocabulary, M asked positions of a part.
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 from embinv.decoding.base import DecodingRequest, Denoiser
 
 LOGITS_AT_ONCE = 2**26  # 256 MB of float32
+CACHED_TOKENS = 2**11  # whose activations a CPU's cache holds, or nearly (docs/LOG.md)
 
 
 def in_parts(
@@ -23,10 +24,11 @@ def in_parts(
     positions: Tensor,
     vocab_size: int,
     other_id: int | None = None,
+    tokens_at_once: int | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yields the rows of each part and the log-probabilities [M, V] at their asked positions, in order.
 
-    A part is as many texts as LOGITS_AT_ONCE holds, and one at least.
+    A part is as many texts as LOGITS_AT_ONCE and `tokens_at_once` allow, and one at least.
 
     Args:
         denoiser: is called once a part.
@@ -35,12 +37,14 @@ def in_parts(
         positions: [B, L] bool, where to predict.
         vocab_size: V.
         other_id: an id that is never to be chosen; its log-probability becomes -inf.
+        tokens_at_once: tokens of z_t in a part, asked for or not; null is no bound.
     """
     counts = positions.sum(dim=1).tolist()  # B numbers
+    most = len(counts) if tokens_at_once is None else tokens_at_once // z_t.shape[1]
     start = 0
     while start < len(counts):
         end, asked = start + 1, counts[start]
-        while end < len(counts) and (asked + counts[end]) * vocab_size <= LOGITS_AT_ONCE:
+        while end < min(len(counts), start + most) and (asked + counts[end]) * vocab_size <= LOGITS_AT_ONCE:
             end, asked = end + 1, asked + counts[end]
         rows = slice(start, end)
         log_probability = denoiser(z_t[rows], embedding[rows], positions[rows])  # [M, V]
@@ -65,6 +69,7 @@ def ask(
     embedding = request.embedding
     if len(rows) < len(tokens):
         tokens, embedding, positions = tokens[rows], embedding[rows], positions[rows]
-    found = in_parts(denoiser, tokens, embedding, positions, request.mask_id, request.other_id)
+    tokens_at_once = CACHED_TOKENS if tokens.device.type == "cpu" else None
+    found = in_parts(denoiser, tokens, embedding, positions, request.mask_id, request.other_id, tokens_at_once)
     for part, log_probability in found:
         yield rows[part], log_probability

@@ -1,6 +1,6 @@
 """A measured figure: a value, its standard error over texts, and what each text brings to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -52,3 +52,12 @@ def ratio_figure(parts: Sequence[float], wholes: Sequence[float]) -> Figure:
     ratio = sum(parts) / sum(wholes)
     residual = sum((part - ratio * whole) ** 2 for part, whole in zip(parts, wholes, strict=True)) / (n - 1)
     return Figure(ratio, sqrt(residual / n) / (sum(wholes) / n), n, parts, wholes)
+
+
+def rounded(figures: Mapping[str, Figure], digits: int = 4) -> dict[str, float]:
+    """name and name_se of each figure, as reports hold them."""
+    flat = {}
+    for name, figure in figures.items():
+        flat[name] = round(figure.value, digits)
+        flat[f"{name}_se"] = round(figure.standard_error, digits)
+    return flat

@@ -101,7 +101,7 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
     def logits(self, hidden: Tensor) -> Tensor:
         """Applies the head to hidden states [..., H]; returns [..., V]."""
         weight, bias = self.head()
-        return F.linear(hidden, weight[: len(bias)], bias)
+        return F.linear(hidden.to(weight.dtype), weight[: len(bias)], bias)
 
     @overload
     def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor | None = None) -> Tensor: ...

@@ -1,8 +1,6 @@
 """Which optimizer moves which weight: Muon for hidden matrices, AdamW for the rest, or AdamW alone.
 
-Muon (Jordan et al. 2024) orthogonalises the momentum of whole matrices; `torch.optim.Muon` does it, with updates
-of AdamW's size (Liu et al. 2025, "Muon is scalable"). Weight decay is on hidden matrices only: never on embeddings,
-biases and norms.
+Weight decay is on hidden matrices only: never on embeddings, biases and norms.
 """
 
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from embinv.training.muon import Muon
 from embinv.training.settings import TrainingSettings
 
 BRANCHES = (".attention.", ".feed_forward.", ".attn.", ".mlp.")  # of a model from scratch, and of a backbone
@@ -33,9 +32,7 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
     matrices, others = split_parameters(model)
     betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
     if settings.optimizer == "muon":
-        muon = torch.optim.Muon(
-            matrices, lr=settings.muon_learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-        )
+        muon = Muon(matrices, lr=settings.muon_learning_rate, weight_decay=decay)
         adamw = torch.optim.AdamW(others, lr=settings.learning_rate, betas=betas, weight_decay=0.0)
         optimizer: torch.optim.Optimizer = MuonWithAdamW(muon, adamw)
     else:
@@ -55,7 +52,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 class MuonWithAdamW(torch.optim.Optimizer):
     """Two optimizers that step together and are saved together."""
 
-    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
+    def __init__(self, muon: Muon, adamw: torch.optim.AdamW) -> None:
         self.members = {"muon": muon, "adamw": adamw}
         super().__init__([group for member in self.members.values() for group in member.param_groups], {})
         self._share_groups()

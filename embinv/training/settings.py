@@ -21,7 +21,7 @@ class TrainingSettings(BaseModel):
         default=None,
         gt=0,
         description="texts in an optimizer step, over all workers; null: a power of two a pass, on a GPU what fits, "
-        "found by trial, on a CPU up to 32 in all; with few rows fewer, for 100 steps an epoch; at least one a pass",
+        "found by trial, on a CPU up to 64 in all; with few rows fewer, for 100 steps an epoch; at least one a pass",
     )
     gradient_accumulation: int = Field(default=1, gt=0, description="backward passes in one optimizer step")
     gradient_clipping: float = Field(default=1.0, ge=0, description="global gradient norm at most; 0 is off")

@@ -7,12 +7,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import decode, decode_quality, decode_speed
 from embinv.encoders.hashing import HashEncoder
 from embinv.inverter import load_inverter
 from embinv.metrics.tokens import token_accuracy
 from embinv.models.mdlm import ConditionalMDLM
+from embinv.models.reduced import ARITHMETIC
 from embinv.models.settings import ModelSettings
 from tests.fakes import hash_spec, pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer, write_pairs
 
@@ -91,14 +93,38 @@ def test_speed_has_a_rate_for_every_batch_and_shares_of_one_whole(monkeypatch):
     assert list(found["rest"].values()) == sorted(found["rest"].values(), reverse=True)
 
 
-def test_random_weights_take_all_their_passes():
-    config = ModelSettings.model_validate({"size": "tiny"}).resolve(decode_speed.VOCABULARY, decode_speed.DIM, 32)
+def model_of(size, precision, seq_len=32):
+    """A model as the benchmark makes it, and its architecture."""
+    settings = ModelSettings.model_validate({"size": size})
+    config = settings.resolve(decode_speed.VOCABULARY, decode_speed.DIM, seq_len)
     torch.manual_seed(0)
-    model, calls = ConditionalMDLM(config).eval(), []
-    forward = model.forward
-    model.forward = lambda *arguments: calls.append(len(arguments[0])) or forward(*arguments)
-    decode_speed.decode_once(model, 4)
+    return ARITHMETIC[precision](ConditionalMDLM(config).eval()), config
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_random_weights_take_all_their_passes(precision):
+    model, config = model_of("tiny", precision)
+    calls = []
+
+    def counted(z_t, embedding, positions):
+        calls.append(len(z_t))
+        return model(z_t, embedding, positions)
+
+    decode_speed.decode_once(counted, config, 4)
     assert calls == [4] * decode_speed.PASSES
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_product_and_every_softmax_of_attention_is_counted_once(precision):
+    model, config = model_of("tiny", precision)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        decode_speed.decode_once(model, config, 4)
+    counts = {event.key: event.count for event in profiled.key_averages()}
+    condition, pseudo_tokens, final_modulation, head = 2, 1, 1, 1
+    block = 4 + 2 + 2 + 1  # maps of attention, its two products, the feed-forward's maps, the modulation
+    products = condition + pseudo_tokens + final_modulation + head + config.layers * block
+    assert sum(counts.get(name, 0) for name in decode_speed.PRODUCTS) == decode_speed.PASSES * products
+    assert sum(counts.get(name, 0) for name in decode_speed.ATTENTION) == decode_speed.PASSES * config.layers
 
 
 def test_ways_differ():

@@ -202,7 +202,7 @@ def test_texts_become_a_checkpoint_that_inverts_and_is_measured(tmp_path):
     assert first == json.loads((out / RESULT).read_text(encoding="utf-8"))
     assert first["seconds"] >= 6.0
     assert first["evaluation"]["n"] == 10
-    assert set(first["evaluation"]["baselines"]) == {"zero", "shuffled", "nearest"}
+    assert set(first["evaluation"]["baselines"]) == {"zero", "shuffled", "nearest", "unconditional"}
     assert len(json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["examples"]) == 10
 
     inverter = load_inverter(first["checkpoint"])

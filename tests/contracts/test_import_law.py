@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"cli"},
     # "" is embinv/__init__.py, the public API
-    {"", "inverter", "audit", "evaluation", "generation", "reliability", "report", "scores", "page", "plots", "markup"},
+    {"", "inverter", "audit", "tasks", "evaluation"},
     {"checkpoint", "calibration", "config"},
     {"training"},
     {"decoding"},

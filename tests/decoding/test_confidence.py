@@ -165,6 +165,19 @@ def test_few_logits_at_once_decode_as_all_of_them_do(texts, steps, room, monkeyp
     assert sizes[0][0] == max(1, room // (LENGTH * VOCABULARY))
 
 
+@pytest.mark.parametrize("room", [1, LENGTH, 2 * LENGTH + 1, ROWS * LENGTH])
+def test_few_tokens_at_once_decode_as_all_of_them_do(texts, room, monkeypatch):
+    whole = states(ContextDenoiser(VOCABULARY), texts[1], 3)
+    monkeypatch.setattr(parts, "CACHED_TOKENS", room)
+    denoiser = ContextDenoiser(VOCABULARY)
+    for state, expected in zip(states(denoiser, texts[1], 3), whole, strict=True):
+        assert torch.equal(state.tokens, expected.tokens)
+        assert torch.equal(state.confidence, expected.confidence)
+    most = max(1, room // LENGTH)
+    sizes = [len(z_t) for z_t, _ in denoiser.seen]
+    assert sizes == [*([most] * (ROWS // most)), *([ROWS % most] if ROWS % most else [])] * 3
+
+
 def test_usual_room_is_256_megabytes():
     assert parts.LOGITS_AT_ONCE * 4 == 256 * 2**20
 

@@ -44,6 +44,8 @@ TINY = (
     "evaluation.rows=12",
     "evaluation.steps=2",
     "evaluation.examples=3",
+    "evaluation.sweep_rows=4",
+    "evaluation.workers=2",
 )
 
 

@@ -91,9 +91,9 @@ def test_trial_that_fails_leaves_no_gradient(model, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "rows", "found"),
     [
-        ({}, 12_000, 32),
-        ({"workers": 2, "gradient_accumulation": 2}, 12_000, 32),
-        ({"workers": 3}, 12_000, 24),  # 8 texts of each
+        ({}, 12_000, 64),
+        ({"workers": 2, "gradient_accumulation": 2}, 12_000, 64),
+        ({"workers": 3}, 12_000, 48),  # 16 texts of each
         ({"workers": 64}, 12_000, 64),
         ({}, 800, 8),  # 100 steps an epoch
         ({}, 20, 1),

@@ -17,8 +17,9 @@ from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from embinv.encoders.tokens import Tokens
 from jobs.encode import make_pairs, recipe_of
-from jobs.encode_pipeline import EncoderPool, encoder_pool
+from jobs.encode_pipeline import encoder_pool
 from jobs.encode_stages import ENCODER_IDS, AlignWindow, EncodeWindow, Job
+from jobs.pool import ModelPool
 from jobs.rejects import read_rejects
 from jobs.shards import TEXT_SCHEMA
 from tests.encoders.tiny_models import tiny_embeddinggemma
@@ -196,10 +197,10 @@ def nodes(monkeypatch, *cpus, gpus=0):
 
 def test_no_node_is_filled_with_copies_of_a_model_or_given_more_threads_than_cores(minilm, monkeypatch):
     nodes(monkeypatch, 64)
-    assert encoder_pool(minilm(), 100) == EncoderPool(4, {"num_cpus": 0.01}, 16)
+    assert encoder_pool(minilm(), 100) == ModelPool(4, {"num_cpus": 0.01}, 16)
     assert encoder_pool(minilm(*HASHED), 100).workers == 1
     nodes(monkeypatch, 0, 8, 8, 8)
-    assert encoder_pool(minilm(), 100) == EncoderPool(12, {"num_cpus": 0.01}, 2)
+    assert encoder_pool(minilm(), 100) == ModelPool(12, {"num_cpus": 0.01}, 2)
     assert encoder_pool(minilm("encoding.workers=1"), 100).threads == 8
 
 
@@ -212,7 +213,7 @@ def test_encoders_are_no_more_than_windows_and_then_have_more_threads(minilm, mo
 def test_encoders_on_gpus_take_one_each_and_no_cpu(minilm, monkeypatch):
     nodes(monkeypatch, 16, gpus=3)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert encoder_pool(minilm("encoding.device=cuda"), 100) == EncoderPool(3, {"num_gpus": 1, "num_cpus": 0}, None)
+    assert encoder_pool(minilm("encoding.device=cuda"), 100) == ModelPool(3, {"num_gpus": 1, "num_cpus": 0}, None)
     assert encoder_pool(minilm("encoding.device=cuda", "encoding.workers=8"), 2).workers == 2
 
 

@@ -4,16 +4,22 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import embinv.evaluation.evaluate
 import jobs.evaluate
 from embinv.calibration import Calibrations
 from embinv.config import EvaluationSettings
+from embinv.data.pairs import read_pairs
+from embinv.data.schema import read_recipe
 from embinv.decoding.options import DecodingOptions
+from embinv.decoding.strategies import STRATEGIES
 from embinv.encoders.hashing import HashEncoder
 from embinv.encoders.spec import EncoderSpec
-from embinv.report import figure_table
+from embinv.evaluation.report import figure_table
+from jobs.corpus import SHARD_SCHEMA
 from jobs.evaluate import main, make_report
 from tests.fakes import hash_spec, pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer, write_pairs
 
@@ -34,7 +40,7 @@ def test_the_report_holds_every_promised_figure(reported):
     for name in FIGURES:
         assert isinstance(report[name], float) and report[f"{name}_se"] >= 0
     assert all(0 <= report[name] <= 1 for name in ("token_accuracy", "exact_match", "token_f1"))
-    for baseline in ("zero", "shuffled", "nearest"):
+    for baseline in ("zero", "shuffled", "nearest", "unconditional"):
         assert 0 <= report["baselines"][baseline]["token_accuracy"] <= 1
     assert set(report["samples_per_second"]) == {"encode", "train", "invert"}
     assert set(report["seconds"]) == {"corpus", "encode", "train", "evaluate"}
@@ -109,6 +115,18 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tiny_pairs, tmp_path):
         make_report(tmp_path, tiny_pairs, tmp_path / "out", EvaluationSettings(), "cpu")
 
 
+def test_the_report_holds_the_tables_of_ways_and_of_training(reported):
+    out, report = reported
+    assert {(row["strategy"], row["n"]) for row in report["sweep"]} == {(name, 4) for name in STRATEGIES}
+    assert {row["passes"] for row in report["sweep"]} == {1, 2, 4, 8, 16}
+    assert {row["remasking_rate"] for row in report["remasking"]} == {0.0, 0.05, 0.1, 0.2}
+    assert [row["step"] for row in report["milestones"]] == [10, 20]
+    assert all(row["n"] == 16 and 0 <= row["token_accuracy"] <= 1 for row in report["milestones"])
+    page = (out / "report.html").read_text()
+    for part in ("quality-passes-and-time", "while-it-was-learning"):
+        assert f'<section id="{part}">' in page
+
+
 def test_the_report_shows_what_the_runs_fixed_texts_were_recovered_as(reported, tiny_run):
     out, report = reported
     run, _ = tiny_run
@@ -120,16 +138,17 @@ def test_the_report_shows_what_the_runs_fixed_texts_were_recovered_as(reported, 
     assert len(report["recoveries"][1]["texts"]) == 8
     page = (out / "report.md").read_text()
     assert "| original | recovered at step 20 |" in page
-    assert page.count("<details>") == 8 and page.count("\n| 10 | ") == page.count("\n| 20 | ") == 8
+    learning = page[page.index("## While it was learning") :]
+    assert page.count("<details>") == 8 and learning.count("\n| 10 | ") == learning.count("\n| 20 | ") == 8
 
 
 def test_a_checkpoint_that_was_moved_away_from_its_run_is_measured_without_them(
-    reported, tiny_run, tiny, tiny_pairs, tmp_path
+    reported, tiny_run, tiny, tiny_pairs, tmp_path, in_this_process
 ):
     run, _ = tiny_run
     shutil.copytree(run / "checkpoint", tmp_path / "moved" / "checkpoint")
     report = make_report(tmp_path / "moved" / "checkpoint", tiny_pairs, tmp_path / "out", tiny().evaluation, "cpu")
-    assert report["recoveries"] == []
+    assert report["recoveries"] == report["milestones"] == []
     assert "While it was learning" not in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -169,17 +188,26 @@ class Measured:
 
 
 @pytest.fixture
-def measured(tmp_path):
+def in_this_process(monkeypatch, ray_cluster):
+    """Nothing here is about workers, which take seconds to start."""
+    monkeypatch.setattr(jobs.evaluate, "invert_on_workers", lambda *_: None)
+
+
+@pytest.fixture
+def measured(tmp_path, in_this_process):
     return Measured(tmp_path)
 
 
 @pytest.fixture
 def nothing_is_generated(monkeypatch):
-    monkeypatch.setattr(jobs.evaluate, "evaluate", lambda *_: pytest.fail("generated before everything was looked at"))
+    def refuse(*_, **__):
+        pytest.fail("generated before everything was looked at")
+
+    monkeypatch.setattr(jobs.evaluate, "evaluate", refuse)
 
 
 @pytest.mark.parametrize("spec", [HASH, OPENAI], ids=lambda spec: spec.kind)
-def test_a_checkpoint_of_an_encoder_without_a_tokenizer_is_measured(tmp_path, monkeypatch, spec):
+def test_a_checkpoint_of_an_encoder_without_a_tokenizer_is_measured(tmp_path, monkeypatch, in_this_process, spec):
     if spec is OPENAI:
 
         class Silent:
@@ -260,7 +288,7 @@ def test_a_calibration_is_fitted_once_on_the_validation_texts(measured, monkeypa
     first = measured.command(*overrides)
     [kept] = Calibrations.load(measured.run / "checkpoint").fitted
     assert kept.rows == 7
-    monkeypatch.setattr(jobs.evaluate, "calibrate", lambda *_: pytest.fail("fitted twice"))
+    monkeypatch.setattr(embinv.evaluation.evaluate, "calibrate", lambda *_: pytest.fail("fitted twice"))
     second = measured.command(*overrides)
     assert second["calibration_error"] == first["calibration_error"]
 
@@ -268,3 +296,29 @@ def test_a_calibration_is_fitted_once_on_the_validation_texts(measured, monkeypa
 def test_a_language_model_that_cannot_be_read_is_refused_before_anything_is_generated(measured, nothing_is_generated):
     told = measured.refusal(f"evaluation.language_model={measured.out}/none")
     assert told.startswith(f"the language model '{measured.out}/none' cannot be used: ")
+
+
+def test_held_out_texts_that_training_holds_are_left_out_and_counted(measured):
+    known = pairs_of(sentences(40)[:3], word_tokenizer(measured.data.parent / "again"), HashEncoder(hash_spec(16)))
+    write_pairs(measured.data, read_recipe(measured.data), known, "test", "known.parquet")
+    report = measured.command("evaluation.steps=1", "evaluation.sweep_rows=0")
+    assert report["held_out"]["sampled"] == 23 and report["held_out"]["same"] >= 3
+    assert report["n"] == 23 - report["held_out"]["same"] - report["held_out"]["alike"]
+    assert "Of 23 held-out texts, " in (measured.out / "report.md").read_text()
+
+
+def test_labelled_spans_of_the_corpus_are_looked_for(measured, tmp_path):
+    test = read_pairs(measured.data, "test")
+    corpus = tmp_path / "texts"
+    corpus.mkdir()
+    spans = [[{"start": 0, "end": len(text.split()[0]), "label": "PERSON"}] for text in test.texts]
+    columns = {"id": test.ids, "text": test.texts, "lang": test.langs, "spans": spans}
+    pq.write_table(pa.table(columns).cast(SHARD_SCHEMA), corpus / "part-00000.parquet")
+    (corpus / "_stats.json").write_text("{}")
+    (corpus / "_SUCCESS").touch()
+    where = ["--checkpoint", measured.run / "checkpoint", "--data", measured.data, "--out", measured.out]
+    main([*map(str, where), "--texts", str(corpus), "--set", "evaluation.steps=1"])
+    report = json.loads((measured.out / "report.json").read_text())
+    assert report["entities"]["PERSON"]["n"] == report["n"]
+    assert report["baselines"]["nearest"]["entity_recall"] >= 0
+    assert "entities found" in (measured.out / "report.md").read_text()

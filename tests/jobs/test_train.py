@@ -77,7 +77,16 @@ def test_a_run_makes_the_steps_it_was_told_to(tiny_run):
 def test_a_run_leaves_what_the_readme_promises(tiny_run):
     out, record = tiny_run
     names = {path.name for path in out.iterdir()}
-    expected = {"checkpoint", "last", "training.png", "tensorboard", "train.log", "progress.jsonl", "examples.jsonl"}
+    expected = {
+        "checkpoint",
+        "last",
+        "training.png",
+        "tensorboard",
+        "train.log",
+        "progress.jsonl",
+        "validations.jsonl",
+        "examples.jsonl",
+    }
     assert names == expected | {"settings.yaml", "_run.json", f"state-{record['fingerprint']}"}
     assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
     assert any(path.stat().st_size > 200 for path in (out / "tensorboard").glob("events.out.tfevents.*"))

@@ -22,7 +22,16 @@ from embinv.training.loop import Progress, RunState, Validated
 from embinv.training.tensorboard_tracker import TensorBoardTracker
 from embinv.training.validation import Validation
 from jobs import train_recorder
-from jobs.train_recorder import EXAMPLES_FILE, PROGRESS_FILE, Recorder, flop, forget_after, read_lines, shortened
+from jobs.train_recorder import (
+    EXAMPLES_FILE,
+    PROGRESS_FILE,
+    VALIDATIONS_FILE,
+    Recorder,
+    flop,
+    forget_after,
+    read_lines,
+    shortened,
+)
 from tests.fakes import awaken, hash_spec, pairs_of, recipe_for, sentences, word_tokenizer
 
 DIM, LENGTH, PEAK = 16, 8, 2e10
@@ -170,7 +179,7 @@ def test_the_same_eight_texts_are_recovered_at_each_validation_as_the_checkpoint
         assert [row["id"] for row in rows] == run.validation.ids[:8].tolist()
         assert [row["original"] for row in rows] == run.validation.texts[:8]
         vectors = run.validation.embeddings[:8].astype(np.float32)
-        inversions = load_inverter(run.out / "last").invert(vectors, steps=3)
+        inversions = load_inverter(run.out / "last", precision="float32").invert(vectors, steps=3)
         assert [row["recovered"] for row in rows] == [inversion.text for inversion in inversions]
         assert any(row["recovered"] for row in rows)
         awaken(run.ema.model, seed=step)
@@ -225,7 +234,7 @@ def test_resume_takes_back_what_was_noted_of_later_steps(run):
         recorder.progress(moment(step, loss=float(step)))
         run.validate(recorder, step)
     again = run.sit(step=20)
-    for name in (PROGRESS_FILE, EXAMPLES_FILE):
+    for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):
         assert {row["step"] for row in read_lines(run.out / name)} == {10, 20}
     again.progress(moment(30, loss=-30.0))
     run.validate(again, 30, last=True)
@@ -266,7 +275,8 @@ def test_lines_that_a_power_cut_left_as_zeros_are_left_out(tmp_path):
 
 def test_new_run_starts_with_empty_files(run):
     run.sit()
-    assert (run.out / PROGRESS_FILE).read_text() == (run.out / EXAMPLES_FILE).read_text() == ""
+    for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):
+        assert (run.out / name).read_text() == ""
 
 
 def test_trackers_hear_how_a_run_ended(run, monkeypatch):

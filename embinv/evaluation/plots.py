@@ -15,7 +15,7 @@ from io import StringIO
 from math import log2, nan
 from typing import TYPE_CHECKING, Any, cast
 
-from embinv.markup import printable, visible
+from embinv.evaluation.markup import printable, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""embinv/plots.py: that the plots show the report's values, read off the axes, and what their SVG is made of."""
+"""embinv/evaluation/plots.py: that the plots show the values of the report, read off the axes, and their SVG."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ import sys
 import matplotlib
 import pytest
 
-from embinv.plots import COLORS, plots, svg
+from embinv.evaluation.plots import COLORS, plots, svg
 
 
 def accurate(value, error=0.02, **row):

@@ -3,56 +3,47 @@
 The maps themselves are in calibration.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from embinv.calibration import NEARLY_RIGHT, Calibration, fit
-from embinv.config import EvaluationSettings
 from embinv.data.pairs import Pairs
-from embinv.generation import Generation
-from embinv.inverter import DiffusionInverter
+from embinv.data.tokenizer import TextTokenizer
+from embinv.evaluation.generation import Generation
+from embinv.inverter import Inversion, calibrated
 from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
 from embinv.metrics.figures import Figure
+from embinv.tasks import Way
 
 
-def calibrate(
-    inverter: DiffusionInverter,
-    validation: Pairs,
-    settings: EvaluationSettings,
-    on_progress: Callable[[str], None] = lambda line: None,
-) -> Calibration:
-    """Recovers validation texts and fits what confidence is worth on them.
+def calibrate(tokenizer: TextTokenizer, validation: Pairs, way: Way, inversions: Sequence[Inversion]) -> Calibration:
+    """Fits what confidence is worth on validation texts and what was recovered of them.
 
     Args:
-        inverter: a loaded checkpoint.
-        validation: texts that it did not learn from and that it is not measured on.
-        settings: the way of decoding that is calibrated.
-        on_progress: gets a line now and then.
+        tokenizer: of the pairs.
+        validation: texts that the inverter did not learn from and that it is not measured on.
+        way: how they were decoded.
+        inversions: one for each text.
 
     Raises:
         NothingToCalibrate: not one token was recovered.
     """
-    strategy, options = settings.strategy, settings.decoding
-    steps = inverter.passes(strategy, settings.steps)
-    inversions = inverter.invert(
-        validation.embeddings.astype(np.float32),
-        strategy=strategy,
-        steps=steps,
-        seed=settings.seed,
-        options=options,
-        on_progress=lambda done: on_progress(f"calibrating: {done} of {len(validation)} texts"),
-    )
     return fit(
-        strategy,
-        steps,
-        options,
-        [inverter.tokenizer.content(ids) for ids in validation.token_ids.tolist()],
+        way.strategy,
+        way.steps,
+        way.options,
+        [tokenizer.content(ids) for ids in validation.token_ids.tolist()],
         [inversion.token_ids for inversion in inversions],
         [inversion.token_confidence for inversion in inversions],
         [inversion.confidence for inversion in inversions],
     )
+
+
+def with_probabilities(inversions: Sequence[Inversion], calibration: Calibration | None) -> list[Inversion]:
+    """The same inversions with calibrated probabilities; as they are without a calibration."""
+    return list(inversions) if calibration is None else [calibrated(each, calibration) for each in inversions]
 
 
 @dataclass(frozen=True)

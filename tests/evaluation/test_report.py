@@ -1,7 +1,7 @@
 import pytest
 
-from embinv.generation import DEFINITIONS
-from embinv.report import by_validation, figure_table, render
+from embinv.evaluation.generation import DEFINITIONS
+from embinv.evaluation.report import BASELINES, by_validation, figure_table, render, tables
 
 FIGURES = {
     "token_accuracy": 0.6123,
@@ -46,7 +46,7 @@ def report(**changes):
         },
         "cosine": 0.8765,
         "cosine_se": 0.0021,
-        "baselines": {"zero": baseline, "shuffled": baseline, "nearest": baseline},
+        "baselines": dict.fromkeys(BASELINES, baseline),
         "samples_per_second": {"invert": 1500.4},
         "seconds": {"train": 360.2},
         "languages": {"en": {"n": 1234, "token_accuracy": 0.6123, "token_accuracy_se": 0.0101}},
@@ -77,6 +77,7 @@ def test_inverter_stands_first_and_every_baseline_after_it():
         "baseline: zero embedding",
         "baseline: somebody else's embedding",
         "baseline: nearest training text",
+        "baseline: one fixed text, without a vector",
     ]
     assert rows[0][1:] == ["61.2% ± 1.0%", "10.0% ± 2.0%", "70.0% ± 1.0%", "31.9 ± 1.3", "0.876 ± 0.002"]
     assert rows[1][-1] == "-"  # a baseline has no cosine, and no made-up one
@@ -95,7 +96,7 @@ def test_a_second_table_has_the_other_figures_each_in_its_unit():
     second = table_rows(render(report()))[1]
     assert second[0] == ["", "ROUGE-1", "ROUGE-L", "character error rate", "length error", "length bias"]
     assert second[1][1:] == ["65.0% ± 2.0%", "60.0% ± 2.0%", "123.4% ± 5.0%", "2.25 ± 0.12", "-0.50 ± 0.20"]
-    assert len(second) == 5
+    assert len(second) == 6
 
 
 def test_report_says_how_it_was_measured():
@@ -108,7 +109,7 @@ def test_report_says_how_it_was_measured():
     ):
         assert part in text
     for name, meaning in DEFINITIONS.items():
-        assert (meaning in text) == (not name.startswith("perplexity"))  # no language model was named
+        assert (meaning in text) == (name in report())
 
 
 def test_missing_cosine_is_said_and_its_definition_left_out():
@@ -232,3 +233,66 @@ def test_perplexity_is_told_with_the_model_that_was_asked():
     text = render(report(**told, settings={"language_model": "someone/gpt"}))
     assert "Under someone/gpt: perplexity 1,234.6 ± 78.9, perplexity of the originals 98.7 ± 5.4." in text
     assert "perplexity 1" not in render(report())
+
+
+# --- tables of the ways of decoding, of lengths and entities
+
+
+def row(accuracy, **columns):
+    return {"n": 200, "token_accuracy": accuracy, "token_accuracy_se": 0.01, "milliseconds": 12.345} | columns
+
+
+def test_ways_stand_by_strategy_and_passes_and_a_gap_is_a_dash():
+    sweep = [
+        row(0.5, strategy="confidence", passes=8),
+        row(0.25, strategy="confidence", passes=1),
+        row(0.4, strategy="euler", passes=8, milliseconds=4.0),
+    ]
+    title, header, rows = tables(report(sweep=sweep))["sweep"]
+    assert title == "Tokens right by strategy and passes, and ms a text (200 texts)"
+    assert header == ["strategy", "1 pass", "8 passes"]
+    assert rows == [
+        ["confidence", "25.0% ± 1.0%, 12.3 ms", "50.0% ± 1.0%, 12.3 ms"],
+        ["euler", "-", "40.0% ± 1.0%, 4 ms"],
+    ]
+
+
+def test_every_other_table_is_there_with_its_data_alone():
+    whole = {
+        "sweep": [row(0.5, strategy="euler", passes=8)],
+        "by_strategy_and_language": {"euler": {"de": row(0.25), "en": row(0.5)}, "confidence": {"en": row(0.75)}},
+        "remasking": [row(0.5, strategy="remasking", passes=8, remasking_rate=0.05)],
+        "by_length": [row(0.5, shortest=3, longest=9)],
+        "entities": {"PERSON": {"n": 1200, "entity_recall": 0.125, "entity_recall_se": 0.01}},
+        "milestones": [row(0.5, step=25_000)],
+    }
+    found = tables(report(**whole))
+    assert found.keys() == whole.keys()
+    assert tables(report()) == {}
+    assert found["by_strategy_and_language"][1:] == (
+        ["strategy", "de", "en"],
+        [["euler", "25.0% ± 1.0%", "50.0% ± 1.0%"], ["confidence", "-", "75.0% ± 1.0%"]],
+    )
+    assert found["remasking"][2] == [["0.05", "8", "50.0% ± 1.0%, 12.3 ms"]]
+    assert found["by_length"][2] == [["3 to 9", "200", "50.0% ± 1.0%"]]
+    assert found["entities"][2] == [["PERSON", "1,200", "12.5% ± 1.0%"]]
+    assert found["milestones"][2] == [["25,000", "200", "50.0%"]]
+    text = render(report(**whole))
+    for title, header, _ in found.values():
+        assert f"## {title}\n\n| {' | '.join(header)} |" in text
+
+
+def test_texts_that_were_left_out_and_gaps_are_told():
+    held_out = {"sampled": 2000, "same": 1, "alike": 23, "threshold": 0.8}
+    text = render(report(held_out=held_out, **{"accuracy_at_10%_mask": 0.953, "accuracy_at_10%_mask_se": 0.001}))
+    assert (
+        "Of 2,000 held-out texts, 1 were left out since a training text is the same, and 23 since one is nearly" in text
+    )
+    assert "similarity of their character n-grams 0.8 or more" in text
+    assert "with the rest of a text in sight, which is no inversion: 95.3% (accuracy at 10% mask)." in text
+
+
+def test_entities_stand_beside_the_other_figures_where_they_are_labelled():
+    header, rows = figure_table(report(entity_recall=0.25, entity_recall_se=0.01))
+    assert header[-2:] == ["entities found", "cosine"]
+    assert rows[0][-2] == "25.0% ± 1.0%" and rows[1][-2] == "-"

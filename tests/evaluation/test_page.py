@@ -1,4 +1,4 @@
-"""embinv/page.py: what the page is made of, read with html.parser."""
+"""embinv/evaluation/page.py: what the page is made of, read with html.parser."""
 
 import re
 from html.parser import HTMLParser
@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pytest
 
-from embinv.page import CSS, page
-from embinv.plots import COLORS
-from embinv.report import MORE, NAMES, figure_table
+from embinv.evaluation.page import CSS, page
+from embinv.evaluation.plots import COLORS
+from embinv.evaluation.report import BASELINES, MORE, NAMES, figure_table
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 FIGURES = {name + end: value for name in NAMES | MORE for end, value in (("", 0.6123), ("_se", 0.0123))}
@@ -21,12 +21,12 @@ SECTIONS = {
 GROWN = {
     "sweep": [
         {"strategy": "confidence", "passes": passes, "milliseconds": 2.5 * passes, "token_accuracy": accuracy}
-        | {"token_accuracy_se": 0.011}
+        | {"token_accuracy_se": 0.011, "n": 200}
         for passes, accuracy in ((1, 0.4021), (8, 0.6123))
     ],
     "by_position": [{"position": 1, "n": 1234, "token_accuracy": 0.9012, "token_accuracy_se": 0.0211}],
     "by_length": [{"shortest": 3, "longest": 9, "n": 321, "token_accuracy": 0.7034, "token_accuracy_se": 0.0311}],
-    "milestones": [{"step": 25_000, "token_accuracy": 0.5056, "token_accuracy_se": 0.0411}],
+    "milestones": [{"step": 25_000, "n": 500, "token_accuracy": 0.5056, "token_accuracy_se": 0.0411}],
     "languages": {
         "de": {"n": 34, "token_accuracy": 0.3078, "token_accuracy_se": 0.0511},
         "en": {"n": 1200, "token_accuracy": 0.6178, "token_accuracy_se": 0.0611},
@@ -50,7 +50,7 @@ def report(**changes):
         "steps": 8,
         "seq_len": 32,
         **FIGURES,
-        "baselines": dict.fromkeys(("zero", "shuffled", "nearest"), baseline),
+        "baselines": dict.fromkeys(BASELINES, baseline),
         "reliability": {},
         "languages": {"en": {"n": 1234, "token_accuracy": 0.6123, "token_accuracy_se": 0.0101}},
         "definitions": {
@@ -189,16 +189,16 @@ def test_page_says_what_was_measured(plain):
 
 def test_numbers_are_the_reports(whole):
     tables = Reader(whole).tables()
-    for caption, names in (("What was recovered, beside three baselines", NAMES), ("The other figures", MORE)):
+    for caption, names in (("What was recovered, beside baselines", NAMES), ("The other figures", MORE)):
         header, rows = figure_table(report(), names)
         said = [
             [cell.strip("*").replace("-", "–not measured") if cell == "-" else cell for cell in row] for row in rows
         ]
         said[0][0] = "recovered from the vector"
         assert tables[caption] == [header, *said]
-    assert tables["quality, passes and time"][1:] == [
-        ["confidence", "1", "40.2% ± 1.1%", "2.5"],
-        ["confidence", "8", "61.2% ± 1.1%", "20"],
+    assert tables["Tokens right by strategy and passes, and ms a text (200 texts)"] == [
+        ["strategy", "1 pass", "8 passes"],
+        ["confidence", "40.2% ± 1.1%, 2.5 ms", "61.2% ± 1.1%, 20 ms"],
     ]
     assert tables["tokens right by position"][1:] == [["1", "1,234", "90.1% ± 2.1%"]]
     assert tables["tokens right by length"][1:] == [["3–9", "321", "70.3% ± 3.1%"]]
@@ -225,7 +225,7 @@ def test_what_is_missing_is_not_shown_as_zero():
     less = {name: value for name, value in report().items() if name not in MORE and not name.startswith("cosine")}
     text = page(less | {"by_position": [{"position": 1, "n": 5, "token_accuracy": None}]}, scores(2))
     reader = Reader(text)
-    assert reader.tables()["What was recovered, beside three baselines"][0] == ["", *list(NAMES.values())[:-1]]
+    assert reader.tables()["What was recovered, beside baselines"][0] == ["", *list(NAMES.values())[:-1]]
     assert "The other figures" not in reader.tables()
     assert "The cosine is left out" in text
     assert reader.tables()["tokens right by position"][1] == ["1", "5", "–not measured"]

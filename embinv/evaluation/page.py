@@ -2,7 +2,7 @@
 
 The page needs no network and runs no script. A section stands in it only if the report has its data, and what is
 missing is left out or said to be missing, never shown as 0. Every text that comes from outside goes through
-`embinv.markup`, and those of people stand in <bdi>.
+`embinv.evaluation.markup`, and those of people stand in <bdi>.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from embinv.markup import bdi, marked, visible
-from embinv.plots import KINDS, Plot, plots, span, svg
-from embinv.report import LABELS, MORE, NAMES, figure_table, remarks, shown
+from embinv.evaluation.markup import bdi, marked, visible
+from embinv.evaluation.plots import KINDS, Plot, plots, span, svg
+from embinv.evaluation.report import LABELS, MORE, NAMES, figure_table, remarks, shown, tables
 
 NOTHING = '<span aria-hidden="true">–</span><span class="unseen">not measured</span>'
 BASELINES_SAY = (
     "The zero embedding shows what the text model knows by itself, somebody else's embedding what any text of this "
-    "kind would score, and the nearest training text what retrieval alone gives."
+    "kind would score, the nearest training text what retrieval alone gives, and the fixed text what one answer to all "
+    "vectors would."
 )
 CHOSEN = (
     "Words that differ are marked on both sides: in the original with a dashed underline those that were not "
@@ -89,7 +90,7 @@ def page(report: Mapping[str, Any], scores: pa.Table, examples: int = 20, seed: 
 
     Args:
         report: of report.json; sweep, by_position, by_length and milestones may be missing.
-        scores: of texts.parquet, a row for each text; see `embinv.scores`.
+        scores: of texts.parquet, a row for each text; see `embinv.evaluation.scores`.
         examples: how many texts are shown, at most.
         seed: of their choice, by which alone it is made among the texts' ids.
 
@@ -186,7 +187,7 @@ def _number(value: float | None) -> str:
 
 def _figures(report: Mapping[str, Any]) -> str:
     body = ""
-    for caption, names in (("What was recovered, beside three baselines", NAMES), ("The other figures", MORE)):
+    for caption, names in (("What was recovered, beside baselines", NAMES), ("The other figures", MORE)):
         known = {name: label for name, label in names.items() if name in report}
         if known:
             header, rows = figure_table(dict(report), known)
@@ -202,12 +203,19 @@ def _sweep(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
         "passes": "Tokens right by the number of denoising passes. Bars are standard errors.",
         "milliseconds": "The same by the time that a text takes; the axis is logarithmic.",
     }
-    rows = [
-        [visible(row["strategy"]), _number(row.get("passes")), _accuracy(row), _number(row.get("milliseconds"))]
-        for row in report.get("sweep") or ()
-    ]
-    header = ["strategy", "passes", NAMES["token_accuracy"], "ms per text"]
-    return _plots(drawn, captions) + _numbers("quality, passes and time", header, rows) if rows else ""
+    body = _plots(drawn, captions)
+    for name in ("sweep", "by_strategy_and_language", "remasking"):
+        body += _own_table(report, name)
+    return body
+
+
+def _own_table(report: Mapping[str, Any], name: str) -> str:
+    """A table as report.md has it; nothing where the report lacks its data."""
+    if name not in (known := tables(report)):
+        return ""
+    title, header, rows = known[name]
+    cells = [[NOTHING if cell == "-" else visible(cell) for cell in row] for row in rows]
+    return _table(visible(title), list(map(visible, header)), cells)
 
 
 def _confidence(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
@@ -253,7 +261,7 @@ def _parts(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
         for name, rows in tables.items()
         if rows
     ]
-    return _plots(drawn, captions) + "".join(numbers)
+    return _plots(drawn, captions) + "".join(numbers) + _own_table(report, "entities")
 
 
 def _milestones(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:

@@ -6,12 +6,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from embinv.checkpoint import Checkpoint, load_checkpoint
 from embinv.config import EvaluationSettings
 from embinv.encoders.hashing import HashEncoder
-from embinv.evaluation import derangement, evaluate, nearest_neighbour
-from embinv.generation import DEFINITIONS
+from embinv.evaluation.baselines import derangement, unconditional
+from embinv.evaluation.evaluate import evaluate
+from embinv.evaluation.generation import DEFINITIONS
+from embinv.evaluation.report import render
 from embinv.inverter import DiffusionInverter
 from embinv.metrics.perplexity import load_language_model, perplexity
-from embinv.reliability import calibrate
-from embinv.report import render
+from embinv.tasks import invert_here
 from tests.fakes import (
     OracleDenoiser,
     OracleModel,
@@ -46,10 +47,21 @@ def inverter_that_says(made, token_ids):
     )
 
 
-def measure(made, inverter, encoder=None, test=None, on_progress=lambda line: None, **options):
+def measure(
+    made, inverter, encoder=None, test=None, on_progress=lambda line: None, validation=None, entities=None, **options
+):
     _, _, pairs, training = made
-    settings = EvaluationSettings(**{"steps": 4, "examples": 3, **options})
-    return evaluate(inverter, test or pairs, training, encoder, settings, on_progress=on_progress).report
+    settings = EvaluationSettings(**{"steps": 4, "examples": 3, "sweep_rows": 0, **options})
+    return evaluate(
+        inverter,
+        test or pairs,
+        training,
+        encoder,
+        settings,
+        on_progress=on_progress,
+        validation=validation,
+        entities=entities,
+    ).report
 
 
 def content(pairs, tokenizer):
@@ -59,40 +71,6 @@ def content(pairs, tokenizer):
 def accuracy(originals, recovered):
     right = sum(a == b for x, y in zip(originals, recovered, strict=True) for a, b in zip(x, y, strict=False))
     return right / sum(map(len, originals))
-
-
-@pytest.mark.parametrize("n", [2, 3, 10, 101])
-def test_shuffle_gives_every_row_another_rows_vector_and_uses_each_once(n):
-    for seed in range(20):
-        order = derangement(n, seed)
-        assert sorted(order.tolist()) == list(range(n))
-        assert (order != np.arange(n)).all()
-
-
-def test_shuffle_is_fixed_by_its_seed():
-    assert derangement(50, 1).tolist() == derangement(50, 1).tolist() != derangement(50, 2).tolist()
-
-
-@pytest.mark.parametrize("block", [1, 7, 40, 1000])
-def test_nearest_neighbour_equals_brute_force_whatever_the_block(made, block):
-    checkpoint, _, test, training = made
-    training = training.take(np.arange(40))
-    scaled = training.embeddings * np.linspace(0.2, 3, 40, dtype=np.float16)[:, None]  # cosine, not dot product
-    training = type(training)(training.ids, training.texts, training.langs, training.token_ids, scaled)
-    vectors = test.embeddings.astype(np.float32)
-    expected = []
-    for query in vectors.astype(np.float64):
-        keys = scaled.astype(np.float64)
-        cosines = [key @ query / np.linalg.norm(key) / np.linalg.norm(query) for key in keys]
-        expected.append((int(np.argmax(cosines)), max(cosines)))
-    inverter = DiffusionInverter(checkpoint)
-    originals = content(test, checkpoint.tokenizer)
-    found = nearest_neighbour(vectors, training, originals, test.texts, inverter, block=block)
-    assert [inversion.text for inversion in found.inversions] == [training.texts[row] for row, _ in expected]
-    assert [i.confidence for i in found.inversions] == pytest.approx([score for _, score in expected], abs=1e-5)
-    assert [i.token_ids for i in found.inversions] == [
-        checkpoint.tokenizer.content(training.token_ids[row].tolist()) for row, _ in expected
-    ]
 
 
 def test_figures_of_an_oracle_are_perfect_and_its_baselines_are_not(made):
@@ -119,6 +97,8 @@ def test_baselines_equal_their_definitions_by_hand(made):
     known = content(training, checkpoint.tokenizer)
     nearest = accuracy(originals, [known[i] for i in cosines.argmax(axis=1)])
     assert report["baselines"]["nearest"]["token_accuracy"] == pytest.approx(nearest, abs=1e-4)
+    fixed = accuracy(originals, [unconditional(training, checkpoint.tokenizer).token_ids] * 20)
+    assert report["baselines"]["unconditional"]["token_accuracy"] == pytest.approx(fixed, abs=1e-4)
 
 
 def test_figures_of_a_case_made_by_hand(made):
@@ -138,15 +118,16 @@ def test_figures_of_a_case_made_by_hand(made):
 def test_nearest_neighbour_of_a_leaked_text_is_that_text(made):
     _, _, test, _ = made
     checkpoint = made[0]
-    report = evaluate(DiffusionInverter(checkpoint), test, test, None, EvaluationSettings(steps=2)).report
+    report = evaluate(DiffusionInverter(checkpoint), test, test, None, EvaluationSettings(steps=2, sweep_rows=0)).report
     assert report["baselines"]["nearest"]["exact_match"] == 1.0
 
 
 def test_every_figure_has_its_standard_error_and_its_definition(made):
     _checkpoint, encoder, test, _ = made
     inverter = inverter_that_says(made, test.token_ids)
-    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, test, EvaluationSettings(steps=4)))
-    report = measure(made, inverter, encoder)
+    report = measure(
+        made, inverter, encoder, validation=test, entities=[[("WORD", text.split()[0])] for text in test.texts]
+    )
     for name in DEFINITIONS.keys() - {"perplexity", "perplexity_of_originals"}:  # no language model was named
         assert report[name] is not None
         assert report[f"{name}_se"] >= 0
@@ -186,8 +167,13 @@ def test_languages_are_measured_apart_and_add_up(made):
 def test_progress_is_told_in_words(made):
     lines = []
     measure(made, inverter_that_says(made, made[2].token_ids), made[1], on_progress=lines.append)
-    assert lines[0] == "inverting: 20 of 20 texts"
-    assert len(lines) == 3
+    assert lines == [
+        "inverting: 20 of 21 vectors",
+        "inverting: 21 of 21 vectors",
+        "re-encoding what was recovered",
+        "gaps, with the rest of a text in sight",
+        "baselines",
+    ]
 
 
 def test_report_of_an_evaluation_renders_and_is_plain_json(made):
@@ -209,8 +195,7 @@ def test_confidence_fitted_on_the_same_texts_is_calibrated_on_them(made):
     before = measure(made, inverter)
     assert "calibration_error" not in before and before["reliability"] == {}
     assert before["examples"][0]["probability"] is None
-    inverter.calibrations = inverter.calibrations.with_one(calibrate(inverter, test, EvaluationSettings(steps=4)))
-    report = measure(made, inverter)
+    report = measure(made, inverter, validation=test)
     assert report["calibration_error"] == pytest.approx(0.0, abs=1e-4)
     assert report["text_calibration_error"] == pytest.approx(0.0, abs=1e-4)
     assert report["reliability"]["text"] == [{"n": 20, "predicted": pytest.approx(0.5), "observed": 0.5}]
@@ -233,7 +218,7 @@ def language_model(tmp_path_factory):
 
 def test_perplexity_is_measured_of_what_was_recovered_and_of_the_originals(made, language_model):
     _, _, test, training = made
-    settings = EvaluationSettings(steps=2, language_model="a name")
+    settings = EvaluationSettings(steps=2, sweep_rows=0, language_model="a name")
     said = np.roll(test.token_ids, 1, axis=0)
     report = evaluate(inverter_that_says(made, said), test, training, None, settings, language_model).report
     assert report["perplexity"] == pytest.approx(perplexity(test.texts, language_model).figure.value, abs=1e-3)
@@ -244,6 +229,58 @@ def test_perplexity_is_measured_of_what_was_recovered_and_of_the_originals(made,
 def test_perplexity_of_nothing_is_absent(made, language_model, caplog):
     _, _, test, training = made
     said = np.ones_like(test.token_ids)  # EOS everywhere
-    report = evaluate(inverter_that_says(made, said), test, training, None, EvaluationSettings(), language_model).report
+    settings = EvaluationSettings(sweep_rows=0)
+    report = evaluate(inverter_that_says(made, said), test, training, None, settings, language_model).report
     assert "perplexity" not in report and report["perplexity_of_originals"] > 1
     assert "perplexity is left out: perplexity needs at least 2 texts" in caplog.text
+
+
+def test_a_way_that_is_calibrated_is_not_fitted_again(made):
+    _, _, test, training = made
+    inverter = inverter_that_says(made, test.token_ids)
+    settings = EvaluationSettings(steps=4, sweep_rows=0)
+    first = evaluate(inverter, test, training, None, settings, validation=test)
+    assert first.calibration is not None and first.calibration.rows == 20
+    inverter.calibrations = inverter.calibrations.with_one(first.calibration)
+    again = evaluate(inverter, test, training, None, settings, validation=test)
+    assert again.calibration is None
+    assert again.report["text_calibration_error"] == first.report["text_calibration_error"]
+
+
+def test_entities_are_looked_for_in_what_was_recovered_and_in_baselines(made):
+    _, _, test, _ = made
+    said = test.token_ids.copy()
+    said[:5, 0] = 2
+    entities = [[("FIRST", text.split()[0]), ("LAST", text.split()[-1])] for text in test.texts]
+    report = measure(made, inverter_that_says(made, said), entities=entities)
+    found = [text.split()[0] in text.split()[1:] for text in test.texts[:5]]  # a word may come twice
+    assert report["entities"]["FIRST"]["entity_recall"] == pytest.approx((15 + sum(found)) / 20)
+    assert report["entities"]["LAST"] == {"n": 20, "entity_recall": 1.0, "entity_recall_se": 0.0}
+    assert report["baselines"]["shuffled"]["entity_recall"] < report["entity_recall"]
+    assert "entity_recall" not in measure(made, inverter_that_says(made, said), entities=[[]] * 20)
+
+
+def test_gaps_stand_under_the_name_of_their_mask(made):
+    _, _, test, _ = made
+    report = measure(made, inverter_that_says(made, test.token_ids))
+    assert [report[f"accuracy_at_{share}_mask"] for share in ("10%", "50%", "100%")] == [1.0, 1.0, 1.0]
+
+
+def test_all_decoding_goes_through_the_one_who_does_it(made):
+    """Nothing is decoded beside `invert`, so that workers can do all of it."""
+    checkpoint, _, test, training = made
+    inverter, asked = DiffusionInverter(checkpoint), {}
+
+    def invert(tasks):
+        asked.update(tasks)
+        return invert_here(inverter)(tasks)
+
+    settings = EvaluationSettings(steps=2, sweep_rows=6, strategy="euler")
+    there = evaluate(inverter, test, training, None, settings, validation=training, invert=invert).report
+    assert {"test", "zero", "validation", "sweep confidence 1", "remasking 0.2 2"} <= asked.keys()
+    assert len(asked["zero"].vectors) == 20  # sampled, so a text for each vector
+    assert there["sweep"][0]["n"] == 6 and len(there["remasking"]) == 8
+    inverter.invert_unchecked = lambda *_, **__: pytest.fail("decoded here")
+    done = {}
+    with pytest.raises(KeyError, match="test"):
+        evaluate(inverter, test, training, None, settings, invert=lambda tasks: done)

@@ -1,6 +1,6 @@
 import pytest
 
-from embinv.markup import bdi, marked, visible
+from embinv.evaluation.markup import bdi, marked, visible
 
 
 def test_text_is_escaped_and_its_control_characters_are_shown_by_their_numbers():

@@ -12,6 +12,7 @@ NAMES = {
     "exact_match": "whole texts right",
     "token_f1": "token F1",
     "bleu": "BLEU",
+    "entity_recall": "entities found",
     "cosine": "cosine",
 }
 MORE = {
@@ -23,11 +24,13 @@ MORE = {
 }
 PERPLEXITIES = {"perplexity": "perplexity", "perplexity_of_originals": "perplexity of the originals"}
 TRUST = {"calibration_error": "calibration error", "text_calibration_error": "calibration error of texts"}
-LABELS = NAMES | MORE | PERPLEXITIES | TRUST
+GAPS = {f"accuracy_at_{share}_mask": f"accuracy at {share} mask" for share in ("10%", "50%", "100%")}
+LABELS = NAMES | MORE | PERPLEXITIES | TRUST | GAPS
 BASELINES = {
     "zero": "zero embedding",
     "shuffled": "somebody else's embedding",
     "nearest": "nearest training text",
+    "unconditional": "one fixed text, without a vector",
 }
 
 
@@ -50,10 +53,11 @@ def by_validation(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def figure_table(
     report: dict[str, Any], names: Mapping[str, str] = MappingProxyType(NAMES)
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: the inverter first, then each baseline."""
+    """Header and rows: the inverter first, then each baseline; entities stand there only if any are labelled."""
+    names = {name: label for name, label in names.items() if name != "entity_recall" or name in report}
     rows = [["**recovered from the vector**", *(_cell(report, name) for name in names)]]
-    for key, label in BASELINES.items():
-        rows.append([f"baseline: {label}", *(_cell(report["baselines"][key], name) for name in names)])
+    for key, figures in report["baselines"].items():
+        rows.append([f"baseline: {BASELINES.get(key, key)}", *(_cell(figures, name) for name in names)])
     return ["", *names.values()], rows
 
 
@@ -65,7 +69,7 @@ def shown(name: str, value: float) -> str:
     return format(value, FORMATS.get(name, ".1%"))
 
 
-def _cell(figures: dict[str, Any], name: str) -> str:
+def _cell(figures: Mapping[str, Any], name: str) -> str:
     if name not in figures:
         return "-"
     return f"{shown(name, figures[name])} ± {shown(name, figures[f'{name}_se']).removeprefix('+')}"
@@ -95,6 +99,8 @@ def render(report: dict[str, Any]) -> str:
     if len(report["languages"]) > 1:
         rows = [[lang, str(v["n"]), _cell(v, "token_accuracy")] for lang, v in report["languages"].items()]
         lines += ["## By language", "", *_markdown_table(["language", "n", NAMES["token_accuracy"]], rows), ""]
+    for title, header, rows in tables(report).values():
+        lines += [f"## {title}", "", *_markdown_table(header, rows), ""]
     lines += _confidence(report)
     examples = [[_escape(e["original"]), _escape(e["recovered"]), *_trust(e)] for e in report["examples"]]
     lines += ["## Examples", "", "The first of the held-out texts, not chosen.", ""]
@@ -105,6 +111,46 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def tables(report: Mapping[str, Any]) -> dict[str, tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of the other tables, by the part of the report that has their data, where it is there."""
+    found = {}
+    if sweep := report.get("sweep"):
+        passes = sorted({row["passes"] for row in sweep})
+        cells = {(row["strategy"], row["passes"]): _way_cell(row) for row in sweep}
+        strategies = dict.fromkeys(row["strategy"] for row in sweep)
+        rows = [[strategy, *(cells.get((strategy, each), "-") for each in passes)] for strategy in strategies]
+        title = f"Tokens right by strategy and passes, and ms a text ({sweep[0]['n']:,} texts)"
+        found["sweep"] = (title, ["strategy", *(f"{each} pass{'es' * (each > 1)}" for each in passes)], rows)
+    if by_language := report.get("by_strategy_and_language"):
+        languages = sorted({lang for row in by_language.values() for lang in row})
+        rows = [
+            [strategy, *(_cell(row.get(lang, {}), "token_accuracy") for lang in languages)]
+            for strategy, row in by_language.items()
+        ]
+        found["by_strategy_and_language"] = ("Tokens right by strategy and language", ["strategy", *languages], rows)
+    if remasking := report.get("remasking"):
+        rows = [[f"{row['remasking_rate']:g}", str(row["passes"]), _way_cell(row)] for row in remasking]
+        header = ["probability of hiding again", "passes", f"{NAMES['token_accuracy']}, ms a text"]
+        found["remasking"] = ("Remasking", header, rows)
+    if by_length := report.get("by_length"):
+        rows = [
+            [f"{row['shortest']} to {row['longest']}", f"{row['n']:,}", _cell(row, "token_accuracy")]
+            for row in by_length
+        ]
+        found["by_length"] = ("By length", ["content tokens", "texts", NAMES["token_accuracy"]], rows)
+    if entities := report.get("entities"):
+        rows = [[kind, f"{row['n']:,}", _cell(row, "entity_recall")] for kind, row in entities.items()]
+        found["entities"] = ("Entities", ["kind", "texts with one", NAMES["entity_recall"]], rows)
+    if milestones := report.get("milestones"):
+        rows = [[f"{row['step']:,}", f"{row['n']:,}", shown("", row["token_accuracy"])] for row in milestones]
+        found["milestones"] = ("Milestones of training", ["step", "validation texts", NAMES["token_accuracy"]], rows)
+    return found
+
+
+def _way_cell(row: Mapping[str, Any]) -> str:
+    return f"{_cell(row, 'token_accuracy')}, {row['milliseconds']:.3g} ms"
+
+
 def remarks(report: Mapping[str, Any]) -> list[str]:
     """What is left out and why, and figures that stand in no table."""
     said = []
@@ -112,6 +158,15 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
         said.append("The cosine is left out: the encoder was not at hand.")
     if "rouge_1" not in report:
         said.append("ROUGE is left out: an original has no word.")
+    if held_out := report.get("held_out"):
+        said.append(
+            f"Of {held_out['sampled']:,} held-out texts, {held_out['same']:,} were left out since a training text is "
+            f"the same, and {held_out['alike']:,} since one is nearly the same (estimated Jaccard similarity of their "
+            f"character n-grams {held_out['threshold']:g} or more)."
+        )
+    gaps = [f"{shown(name, report[name])} ({label})" for name, label in GAPS.items() if name in report]
+    if gaps:
+        said.append(f"Filling gaps with the rest of a text in sight, which is no inversion: {', '.join(gaps)}.")
     found = [
         f"{label} {report[name]:,.1f} ± {report[f'{name}_se']:,.1f}"
         for name, label in PERPLEXITIES.items()
