@@ -47,6 +47,7 @@ from embinv.models.settings import SIZES
 from embinv.training.precision import resolve_precision
 
 TRIMMED = 6_000
+BATCH = 128  # the reference's
 HEAD_POSITIONS = 512 * 32 // 2  # half of a batch of 512 texts is hidden
 HEAD_HIDDEN = 768
 HEAD_VOCABULARY = 152_000
@@ -56,8 +57,7 @@ DENSE_COPIES = 3.3  # logits, their softmax and a gradient, all at once, and som
 
 def case_of(arguments: argparse.Namespace, size: str, vocabulary: int, **changes: Any) -> Case:
     """A loop to time, as the command line has it."""
-    batch = arguments.batch or (64 if SIZES[size]["hidden"] >= SIZES["base"]["hidden"] else 128)
-    wanted = {"batch_size": batch, "device": arguments.device, "workers": 1} | changes
+    wanted = {"batch_size": arguments.batch or BATCH, "device": arguments.device, "workers": 1} | changes
     return make_case(
         size, vocabulary, arguments.seq_len or 32, arguments.overrides, arguments.threads, arguments.seconds, **wanted
     )
@@ -281,7 +281,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--vocabularies", nargs="+", type=int, metavar="V", help="default: 6000; speed-up: and 30522")
     parser.add_argument("--seq-len", type=int, metavar="L", help="default: 32; quality: 16")
     parser.add_argument(
-        "--batch", type=int, help="texts of a step (default: 128; base and above: 64, utilisation 1024)"
+        "--batch", type=int, help="texts of a step (default: 128, as the reference; utilisation of base: 1024)"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU (default: all)")
