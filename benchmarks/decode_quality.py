@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.processes import alternating
+from embinv.data.held_out import remove_known
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.decoding.options import DecodingOptions
@@ -72,7 +73,7 @@ def measure_quality(checkpoint: Path, data: Path, rows: int, threads: int, repea
     torch.set_num_threads(threads)
     inverter = load_inverter(checkpoint)
     require_same_recipe(read_recipe(data), inverter.config.pairs, data, f"the checkpoint {checkpoint}")
-    test = read_pairs(data, "test").sample(rows, 0)
+    test = remove_known(read_pairs(data, "test").sample(rows, 0), read_pairs(data, "train")).pairs
     texts = Texts(
         test,
         [inverter.tokenizer.content(ids) for ids in test.token_ids.tolist()],
