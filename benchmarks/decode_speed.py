@@ -22,7 +22,7 @@ from embinv.models.settings import MDLMConfig, ModelSettings
 BATCHES = (1, 32, 256)
 VOCABULARY, DIM, PASSES = 6_000, 384, 8
 SECONDS = 5.0  # of each repeat
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise")
 ATTENTION = ("aten::_softmax", "aten::_scaled_dot_product_flash_attention_for_cpu")
 SHOWN = 8
 

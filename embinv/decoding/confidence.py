@@ -17,6 +17,7 @@ from torch import Tensor
 
 from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser
 from embinv.decoding.ends import write
+from embinv.decoding.largest import largest
 from embinv.decoding.parts import ask
 
 ROUNDING = 1e-9  # what a share times a length may miss a whole number by
@@ -73,10 +74,10 @@ def _keep_surest(
     """One pass: asks at `asked` [B, L] and keeps the count[i] surest tokens of each row."""
     best, choice, sureness = [], [], []
     for _, log_probability in ask(denoiser, request, state.tokens, asked):
-        likeliest = log_probability.max(dim=-1)
-        best.append(likeliest.values)
-        choice.append(likeliest.indices)
-        sureness.append(SURENESS[request.options.order](log_probability, likeliest.values))
+        value, token = largest(log_probability)
+        best.append(value)
+        choice.append(token)
+        sureness.append(SURENESS[request.options.order](log_probability, value))
     score = torch.full(asked.shape, -torch.inf, device=asked.device)
     score[asked] = torch.cat(sureness).float()
     padding = torch.zeros_like(asked)

@@ -14,7 +14,7 @@ from torch import Tensor
 from embinv.decoding.base import DecodingRequest, Denoiser
 
 LOGITS_AT_ONCE = 2**26  # 256 MB of float32
-CACHED_TOKENS = 2**11  # whose activations a CPU's cache holds, or nearly (docs/LOG.md)
+CACHED_TOKENS = 2**9  # whose activations stay in a CPU's cache and in memory that it has (docs/LOG.md)
 
 
 def in_parts(

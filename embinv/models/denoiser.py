@@ -33,6 +33,7 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
         head_bias: [V].
         checkpoint_activations: while training, keep only each block's input and run the block again for its gradient:
             about a third more arithmetic for a fraction of the memory.
+        rounded_head: the head as a map of its own, for inference in lower precision; null in the model itself.
     """
 
     config: C
@@ -43,6 +44,10 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
     head_weight: nn.Parameter | None
     head_bias: nn.Parameter
     checkpoint_activations: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounded_head: nn.Module | None = None
 
     @abstractmethod
     def hidden_states(self, z_t: Tensor, embedding: Tensor) -> Tensor:
@@ -100,8 +105,10 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Applies the head to hidden states [..., H]; returns [..., V]."""
+        if self.rounded_head is not None:
+            return self.rounded_head(hidden)
         weight, bias = self.head()
-        return F.linear(hidden.to(weight.dtype), weight[: len(bias)], bias)
+        return F.linear(hidden, weight[: len(bias)], bias)
 
     @overload
     def forward(self, z_t: Tensor, embedding: Tensor, positions: Tensor | None = None) -> Tensor: ...
@@ -136,8 +143,18 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
         if positions is not None:
             hidden = hidden[positions]  # [M, H]
         if targets is None or weights is None:
-            return F.log_softmax(self.logits(hidden).float(), dim=-1)
+            return log_softmax(self.logits(hidden).float())
         return linear_cross_entropy(hidden, *self.head(), targets, weights)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities [..., V] of logits [..., V]; takes the logits' place where a CPU takes no gradient.
+
+    There a second tensor of this size costs several times what is computed: its pages are new each time.
+    """
+    if logits.device.type != "cpu" or torch.is_grad_enabled():
+        return F.log_softmax(logits, dim=-1)
+    return torch.log_softmax(logits, dim=-1, out=logits)
 
 
 def scale_to_unit_rms(embedding: Tensor) -> Tensor:

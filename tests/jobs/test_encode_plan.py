@@ -38,7 +38,7 @@ def plan_of(corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hashed(minilm, plan_of):
-    config = minilm(*HASHED)
+    config = minilm(*HASHED, "data.validation=0.02", "data.test=0.05")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs.encode_plan, "TRIAL_SECONDS", 0.1)
         return config, plan_of(config)
