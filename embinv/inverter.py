@@ -174,7 +174,7 @@ class DiffusionInverter:
             if on_progress is not None:
                 on_progress(len(inversions))
         calibration = None if encoder is not None else self.calibrations.find(strategy, steps, options)
-        return inversions if calibration is None else [calibrated(each, calibration) for each in inversions]
+        return with_probabilities(inversions, calibration)
 
     def passes(self, strategy: str, steps: int) -> int:
         """How many passes a strategy makes of `steps` at most."""
@@ -206,13 +206,18 @@ class DiffusionInverter:
         return Inversion(self.tokenizer.decode(content), content, confidence[: len(content)], mean)
 
 
-def calibrated(inversion: Inversion, calibration: Calibration) -> Inversion:
-    """An inversion with the probabilities that a calibration reads off its confidence."""
-    return replace(
-        inversion,
-        token_probability=calibration.token(inversion.token_confidence),
-        probability=calibration.text([inversion.confidence])[0],
-    )
+def with_probabilities(inversions: list[Inversion], calibration: Calibration | None) -> list[Inversion]:
+    """The same inversions with the probabilities that a calibration reads off them; as they are without one."""
+    if calibration is None:
+        return inversions
+    return [
+        replace(
+            each,
+            token_probability=calibration.token(each.token_confidence),
+            probability=calibration.text([each.confidence])[0],
+        )
+        for each in inversions
+    ]
 
 
 def _closest(vectors: np.ndarray, candidates: list[Inversion], encoder: Encoder) -> list[Inversion]:

@@ -12,6 +12,7 @@ import torch
 
 from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser
 from embinv.decoding.ends import write
+from embinv.decoding.largest import largest
 from embinv.decoding.parts import ask
 
 
@@ -30,8 +31,8 @@ def decode_sequentially(denoiser: Denoiser, request: DecodingRequest) -> Iterato
             return
         best, choice = [], []
         for _, log_probability in ask(denoiser, request, state.tokens, asked):
-            likeliest = log_probability.max(dim=-1)
-            best.append(likeliest.values)
-            choice.append(likeliest.indices)
+            value, token = largest(log_probability)
+            best.append(value)
+            choice.append(token)
         state = write(request, state, asked, torch.cat(choice), torch.cat(best))
         yield state

@@ -27,11 +27,10 @@ from embinv.evaluation.reliability import (
     calibration_errors,
     predictions,
     reliability_curves,
-    with_probabilities,
 )
 from embinv.evaluation.scores import scores_table
 from embinv.evaluation.sweep import sweep_tables, sweep_tasks
-from embinv.inverter import DiffusionInverter, Inversion
+from embinv.inverter import DiffusionInverter, Inversion, with_probabilities
 from embinv.metrics.entities import Entities, entity_recall, entity_recall_by_kind
 from embinv.metrics.figures import Figure, rounded
 from embinv.metrics.perplexity import LanguageModel, TooFewTexts, perplexity

@@ -12,7 +12,7 @@ from embinv.calibration import NEARLY_RIGHT, Calibration, fit
 from embinv.data.pairs import Pairs
 from embinv.data.tokenizer import TextTokenizer
 from embinv.evaluation.generation import Generation
-from embinv.inverter import Inversion, calibrated
+from embinv.inverter import Inversion
 from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
 from embinv.metrics.figures import Figure
 from embinv.tasks import Way
@@ -39,11 +39,6 @@ def calibrate(tokenizer: TextTokenizer, validation: Pairs, way: Way, inversions:
         [inversion.token_confidence for inversion in inversions],
         [inversion.confidence for inversion in inversions],
     )
-
-
-def with_probabilities(inversions: Sequence[Inversion], calibration: Calibration | None) -> list[Inversion]:
-    """The same inversions with calibrated probabilities; as they are without a calibration."""
-    return list(inversions) if calibration is None else [calibrated(each, calibration) for each in inversions]
 
 
 @dataclass(frozen=True)

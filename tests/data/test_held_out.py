@@ -12,6 +12,7 @@ from embinv.data.held_out import NUM_PERM, SEED, THRESHOLD, HeldOut, remove_know
 from embinv.data.near_duplicates import choose_bands, signatures
 from embinv.data.pairs import Pairs
 from embinv.data.settings import DataSettings
+from tests.near_copies import NEAR_COPIES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ALPHABETS = {
@@ -132,29 +133,7 @@ def test_a_copy_in_other_case_spacing_or_composition_is_exact(own, copy):
 
 @pytest.mark.parametrize(
     ("own", "copy"),
-    [
-        (
-            "The committee met on Tuesday to discuss the new budget.",
-            "The committee met on Tuesday to discuss a new budget!",
-        ),
-        (
-            "昨天晚上我们在火车站附近的一家小饭馆里一起吃了晚饭。",
-            "昨天晚上我们在火车站附近的一家小饭馆里一起吃了晚饭!!",
-        ),
-        (
-            "昨日の夜、駅の近くのレストランで友達と一緒に食事をしました。",
-            "昨日の夜、駅の近くのレストランで友達と一緒に食事をした。",
-        ),
-        (
-            "우리는 어젯밤 역 근처 식당에서 친구들과 밥을 먹었습니다.",
-            "우리는 어젯밤 역 근처 식당에서 친구들과 밥을 먹었습니다, 네.",
-        ),
-        ("أين تقع أقرب محطة قطار من هنا يا صديقي العزيز؟", "أين تقع أقرب محطة قطار من هنا يا صديقي العزيز"),
-        (
-            "Вчера вечером мы поужинали в ресторане рядом с вокзалом.",
-            "Вчера вечером мы ужинали в ресторане рядом с вокзалом.",
-        ),
-    ],
+    NEAR_COPIES,
 )
 def test_a_near_copy_goes_and_unrelated_texts_stay_in_every_script(own, copy):
     bystanders = ["Quite another sentence, about the weather in spring.", "今天天气很好,我们去公园散步吧。", "☺☺☺☺"]

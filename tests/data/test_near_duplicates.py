@@ -23,6 +23,7 @@ from embinv.data.near_duplicates import (
     shingle_hashes,
     signatures,
 )
+from tests.near_copies import NEAR_COPIES
 
 PLACES = 128
 ALPHABETS = {
@@ -270,29 +271,7 @@ def test_near_copies_go_and_all_else_stays_as_brute_force_says(texts: list[str])
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [
-        (
-            "The committee met on Tuesday to discuss the new budget.",
-            "The committee met on Tuesday to discuss a new budget!",
-        ),
-        (
-            "昨天晚上我们在火车站附近的一家小饭馆里一起吃了晚饭。",
-            "昨天晚上我们在火车站附近的一家小饭馆里一起吃了晚饭!!",
-        ),
-        (
-            "昨日の夜、駅の近くのレストランで友達と一緒に食事をしました。",
-            "昨日の夜、駅の近くのレストランで友達と一緒に食事をした。",
-        ),
-        (
-            "우리는 어젯밤 역 근처 식당에서 친구들과 밥을 먹었습니다.",
-            "우리는 어젯밤 역 근처 식당에서 친구들과 밥을 먹었습니다, 네.",
-        ),
-        ("أين تقع أقرب محطة قطار من هنا يا صديقي العزيز؟", "أين تقع أقرب محطة قطار من هنا يا صديقي العزيز"),
-        (
-            "Вчера вечером мы поужинали в ресторане рядом с вокзалом.",
-            "Вчера вечером мы ужинали в ресторане рядом с вокзалом.",
-        ),
-    ],
+    NEAR_COPIES,
 )
 def test_one_of_two_near_copies_stays_in_every_script(one: str, other: str) -> None:
     bystanders = ["Quite another sentence, about the weather in spring.", "今天天气很好,我们去公园散步吧。", "☺☺☺☺"]
