@@ -52,6 +52,7 @@ from jobs.arguments import write_json
 from jobs.batch_size import resolved
 
 RESULT, EVALUATION = "result.json", "evaluation.json"
+TABLES = ("examples", "definitions", "languages", "sweep", "remasking", "by_strategy_and_language")  # not in the line
 DEEPSPEEDS = {"zero_stage": 0, "offload_optimizer": "none", "offload_parameters": "none", "workers": 1}
 """Settings that need DeepSpeed or Ray, and what they must be without."""
 
@@ -243,7 +244,7 @@ def measure(given: Run, splits: Splits) -> dict[str, Any]:
     write_json(given.out / EVALUATION, report)
     for example in report["examples"]:
         say(f"  {example['original']}\n> {example['recovered']}")
-    return {name: value for name, value in report.items() if name not in ("examples", "definitions", "languages")}
+    return {name: value for name, value in report.items() if name not in TABLES}
 
 
 def configured(arguments: argparse.Namespace) -> Config:
