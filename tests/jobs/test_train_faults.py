@@ -152,10 +152,15 @@ ray.shutdown()
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_run_outlives_one_of_two_nodes(undisturbed, start_training, tiny, tmp_path):
-    """Two workers on two nodes, then on one, come to the end of one that was left alone."""
-    out = tmp_path / "out"
-    job = start_training(tiny(*LONG, "training.workers=2"), out, program=("-c", TWO_NODES, tmp_path / "raylet"))
+def test_a_run_outlives_one_of_two_nodes(ray_cluster, start_training, tiny, tiny_pairs, tmp_path):
+    """Two workers on two nodes, then on one, come to the end of one that was left alone.
+
+    With AdamW: the workers' sums come in another order, and Muon's products in bfloat16 make more of that than a step
+    is worth. In AdamW's weights it leaves a millionth, and a step that is left out a hundredth.
+    """
+    out, undisturbed, adamw = tmp_path / "out", tmp_path / "undisturbed", (*LONG, "training.optimizer=adamw")
+    train(tiny(*adamw), tiny_pairs, undisturbed, resume=False)
+    job = start_training(tiny(*adamw, "training.workers=2"), out, program=("-c", TWO_NODES, tmp_path / "raylet"))
     job.until(lambda: saves_of(out))
     raylet = psutil.Process(int((tmp_path / "raylet").read_text()))
     workers = training_processes(job.process.pid)
@@ -168,11 +173,10 @@ def test_a_run_outlives_one_of_two_nodes(undisturbed, start_training, tiny, tmp_
     record, expected = record_of(out), record_of(undisturbed)
     assert record["finished"] == "steps" and record["steps"] == STEPS
     require_told_once(out, VALIDATED)
-    # Sums in another order, which Muon's iteration in bfloat16 makes larger.
-    assert record["last"]["nelbo"] == pytest.approx(expected["last"]["nelbo"], rel=0.01)
+    assert record["last"]["nelbo"] == pytest.approx(expected["last"]["nelbo"], rel=1e-4)
     found, expected = weights_of(out / "last"), weights_of(undisturbed / "last")
     nothing = {name: torch.zeros_like(weight) for name, weight in expected.items()}
-    assert distance(found, expected) < 0.01 * distance(nothing, expected)
+    assert distance(found, expected) < 1e-4 * distance(nothing, expected)
 
 
 def distance(one, other):
