@@ -114,21 +114,17 @@ class DeepSpeedEngine:
             self.engine.optimizer.optimizer.state.clear()
             self.engine.optimizer.refresh_fp32_params()
         self._passes = 0  # of this accumulation
-        self._loss: Tensor | None = None  # of the pass that is being made
 
     def loss(
         self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        loss, entropies = self.engine(z_t, embedding, positions, targets, weights)
-        self._loss = loss
-        return loss, entropies
+        return self.engine(z_t, embedding, positions, targets, weights)
 
     def backward(self, loss: Tensor) -> None:
         self._passes += 1
-        # Said outright, since DeepSpeed's own count would go on through a skipped accumulation.
+        # Said outright, since DeepSpeed's own count would miss a step that is left out.
         self.engine.set_gradient_accumulation_boundary(self._passes == self.settings.gradient_accumulation)
         self.engine.backward(loss)
-        self._loss = None
 
     def step(self, rate: float) -> float | None:
         if not self.engine.is_gradient_accumulation_boundary():
@@ -146,19 +142,6 @@ class DeepSpeedEngine:
         else:
             self.engine.zero_grad()
         return norm
-
-    def skip(self) -> None:
-        if self.settings.zero_stage == 0:
-            self.engine.zero_grad()
-            self._passes, self._loss = 0, None
-            return
-        # Gradients already lie in buckets, partitions or on another device, in each stage elsewhere. All stages drop
-        # them when a step's norm is not finite, so this one is ended with a gradient of nothing but NaN.
-        assert self._loss is not None, "skip() takes the place of a pass whose loss was computed"
-        self._passes = self.settings.gradient_accumulation - 1
-        self.backward(self._loss * math.nan)
-        norm = self.step(0.0)
-        assert norm is not None and not math.isfinite(norm), "a gradient of NaN was not seen as one"
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Whole float32 weights: the masters where the model itself is kept in bfloat16 or in parts."""

@@ -40,14 +40,8 @@ class Engine(Protocol):
         """Ends one pass; the last pass of an accumulation moves the weights at `rate` x the full rate.
 
         Returns:
-            None, or after the last pass the gradient's norm before clipping. Where that is not finite, no weight moved.
-        """
-        ...
-
-    def skip(self) -> None:
-        """Drops this accumulation, the pass whose `loss` was just computed included; the next one starts clean.
-
-        Every worker must call it, in place of that pass's `backward` and `step`.
+            None, or after the last pass the norm of all workers' gradient before clipping. Where that is not finite, no
+            weight moved, and the next accumulation starts clean.
         """
         ...
 
@@ -138,10 +132,6 @@ class LocalEngine:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-    def skip(self) -> None:
-        self.passes += -self.passes % self.accumulation
-        self.optimizer.zero_grad(set_to_none=True)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.model.named_parameters()

@@ -19,7 +19,7 @@ from embinv.training.ema import EMA
 from embinv.training.engine import Engine
 from embinv.training.lr_schedule import SCHEDULES
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import TIME_BUCKETS, StepLoss, draw, loss_of_draws, step_generator, to_tensors
+from embinv.training.step import TIME_BUCKETS, StepLoss, all_or_nan, draw, loss_of_draws, step_generator, to_tensors
 from embinv.training.validation import Validation, validate
 
 PROGRESS_EVERY = 2.0  # seconds
@@ -223,12 +223,7 @@ def _make_step(
         dropout = step_generator(settings.seed, step * passes + micro, 1 + engine.rank)  # stream 0 is the step's
         torch.manual_seed(dropout.initial_seed())
         made.append(loss_of_draws(engine, x_0, embedding, ids.mask_id, settings, draws.take(mine)))
-        # Found before any gradient is made of it: workers that share gradients must all leave this step out.
-        [broken] = engine.total([float(not torch.isfinite(made[-1].loss))])
-        if broken:
-            engine.skip()
-            return None
-        engine.backward(made[-1].loss)
+        engine.backward(all_or_nan(made[-1].loss))
         norm = engine.step(rate)
     if norm is None or not math.isfinite(norm):
         return None

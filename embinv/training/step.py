@@ -7,6 +7,7 @@ times are spread over the whole step.
 Shapes: B batch, L length, D embedding, M hidden positions.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +116,14 @@ def loss_of_draws(
     by_time[0].index_add_(0, place, entropies)
     by_time[1].index_add_(0, place, torch.ones_like(entropies))
     return StepLoss(loss, by_time)
+
+
+def all_or_nan(loss: Tensor) -> Tensor:
+    """The loss, or NaN with nothing but NaN for a gradient where it is not finite.
+
+    Workers sum their gradients, so the norm tells all of them, without a message of its own, to leave the step out.
+    """
+    return loss * torch.where(loss.isfinite(), 1.0, math.nan)
 
 
 def add_noise(embedding: Tensor, share: float, noise: Tensor) -> Tensor:

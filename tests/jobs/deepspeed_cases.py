@@ -23,7 +23,7 @@ from embinv.models.settings import ModelSettings
 from embinv.training.engine import LocalEngine
 from embinv.training.optimizer import build_optimizer
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import draw, loss_of_draws, step_generator, to_tensors
+from embinv.training.step import all_or_nan, draw, loss_of_draws, step_generator, to_tensors
 from jobs import deepspeed_engine
 from jobs.deepspeed_engine import TAG, DeepSpeedEngine
 
@@ -63,8 +63,8 @@ class Outcome:
     """What came of it.
 
     Attributes:
-        losses: mean over ranks and passes, one a step; NaN where it was skipped.
-        norms: gradient norms that the engine gave, one a step; NaN where it was skipped.
+        losses: mean over ranks and passes, one a step.
+        norms: gradient norms that the engine gave, one a step.
         moved: whether any weight changed, one a step.
         start: weights at the start.
         end: weights at the end.
@@ -117,17 +117,13 @@ def drive(engine, case, ranks):
             if place in case.no_loss:
                 embedding[0, 0] = math.nan
             loss = loss_of_draws(engine, x_0, embedding, VOCABULARY, case.settings, draws.take(mine)).loss
-            if engine.total([float(not torch.isfinite(loss))])[0]:
-                engine.skip()
-                norm = math.nan
-                break
             sums.append(float(loss.detach()))
-            engine.backward(loss * math.inf if place in case.no_gradient else loss)
+            engine.backward(loss * math.inf if place in case.no_gradient else all_or_nan(loss))
             norm = engine.step(1.0)
         after = snapshot(engine)
         moved.append(any(not torch.equal(before[name], weight) for name, weight in after.items()))
         [total] = engine.total([sum(sums)])
-        losses.append(total / (passes * len(RANKS)) if len(sums) == passes * len(ranks) else math.nan)
+        losses.append(total / (passes * len(RANKS)))
         norms.append(norm)
         before = after
     return Outcome(losses, norms, moved, start, before)

@@ -4,10 +4,12 @@ import itertools
 import math
 
 import pytest
+import torch
 
 from embinv.training import loop
 from embinv.training.engine import LocalEngine
 from embinv.training.loop import Progress, RunState, Validated
+from embinv.training.step import all_or_nan
 from tests.training.recording import RecordingEngine, events, finish, same, settings, weights_of
 
 
@@ -77,8 +79,7 @@ def test_step_whose_gradient_is_not_finite_moves_nothing_and_is_counted(toy):
 
 def test_one_broken_pass_drops_its_whole_step_and_no_other(toy):
     ends = []
-    # step 1 is passes 2 and 3; a run that breaks at its first pass never makes the second one
-    for kind in (poisoned_at(2), poisoned_at(3)):
+    for kind in (poisoned_at(2), poisoned_at(3)):  # step 1 is passes 2 and 3
         chosen, state = settings(max_steps=3, validations=1, gradient_accumulation=2), RunState()
         engine, ema = toy.start(chosen, kind)
         finish(toy, engine, ema, chosen, state)
@@ -87,25 +88,20 @@ def test_one_broken_pass_drops_its_whole_step_and_no_other(toy):
     assert same(*ends)
 
 
-class TogetherEngine(LocalEngine):
-    """One of two workers; the other one's losses are NaN at chosen steps."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.asked = 0
-
-    def total(self, values):
-        if len(values) > 1:
-            return super().total(values)
-        self.asked += 1
-        return [values[0] + (self.asked in (2, 3))]
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_loss_that_is_not_finite_has_no_finite_gradient(bad):
+    weight = torch.ones(3, requires_grad=True)
+    loss = all_or_nan((weight * torch.tensor([1.0, 2.0, 0.0])).sum() + bad)  # its own gradient would be finite
+    loss.backward()
+    assert loss.isnan() and weight.grad is not None and bool(weight.grad.isnan().all())
 
 
-def test_batch_that_is_broken_on_another_worker_is_left_out_here_too(toy):
-    chosen, state = settings(max_steps=5, validations=1), RunState()
-    engine, ema = toy.start(chosen, TogetherEngine)
-    finish(toy, engine, ema, chosen, state)
-    assert (state.step, state.skipped, ema.updates) == (5, 2, 3)
+def test_finite_loss_and_its_gradient_stay_as_they_are():
+    weight = torch.full((3,), 0.1, requires_grad=True)
+    loss = (weight * torch.tensor([1.0, 2.0, 0.0])).sum()
+    assert all_or_nan(loss).item() == loss.item()
+    all_or_nan(loss).backward()
+    assert weight.grad is not None and weight.grad.tolist() == [1.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize("validations", [1, 12])
