@@ -20,6 +20,7 @@ from embinv.training.optimizer import build_optimizer, set_rate
 from embinv.training.settings import TrainingSettings
 
 TAG = "state"
+BUCKET = 2**22  # gradients that are averaged at once, one tensor at least
 BFLOAT16_SUMS = 8  # passes; a sum of n in bfloat16, which has 8 bits, rounds away log2(n) bits of the last gradient
 
 
@@ -103,7 +104,7 @@ class DeepSpeedEngine:
             model.forward = torch.autocast(settings.device, torch.bfloat16)(model.forward)
         made = deepspeed.initialize(
             model=model,
-            optimizer=build_optimizer(model, settings),
+            optimizer=build_optimizer(model, settings, torch.distributed.group.WORLD),
             config=deepspeed_config(settings, self.world, universal),
             dist_init_required=False,
         )
@@ -114,6 +115,10 @@ class DeepSpeedEngine:
             self.engine.optimizer.optimizer.state.clear()
             self.engine.optimizer.refresh_fp32_params()
         self._passes = 0  # of this accumulation
+        if _whole_float32(settings):
+            # DeepSpeed would copy all gradients into one new buffer, with one worker too; on a CPU that takes longer
+            # than to send them (docs/LOG.md).
+            self.engine.enable_backward_allreduce = False
 
     def loss(
         self, z_t: Tensor, embedding: Tensor, positions: Tensor, targets: Tensor, weights: Tensor
@@ -125,6 +130,8 @@ class DeepSpeedEngine:
         # Said outright, since DeepSpeed's own count would miss a step that is left out.
         self.engine.set_gradient_accumulation_boundary(self._passes == self.settings.gradient_accumulation)
         self.engine.backward(loss)
+        if self.world > 1 and _whole_float32(self.settings) and self.engine.is_gradient_accumulation_boundary():
+            self.engine.allreduce_gradients(bucket_size=BUCKET)
 
     def step(self, rate: float) -> float | None:
         if not self.engine.is_gradient_accumulation_boundary():

@@ -12,13 +12,18 @@ Four products of polynomials replace the usual five of Newton and Schulz, and re
   A step of 768 x 3072 takes 6.5 products of its size in place of 9. More than two would lose small singular values to
   the rounding of bfloat16.
 
-Shapes: M rows, N columns of a matrix, S = min(M, N).
+Workers that hold the same weights share the products out, as in Liu et al. (algorithm 1, for whole matrices): each
+orthogonalises some of the matrices and sends the others what came of it, in bfloat16.
+
+Shapes: M rows, N columns of a matrix, S = min(M, N), W workers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 # (a, b, c) of p(x) = a x + b x^3 + c x^5, one after another; all but the last leave room for rounding.
 SAFETY = 1.01
@@ -77,6 +82,26 @@ def _two_at_once(
     return (_factor(between, second) @ one) @ x
 
 
+def shared_out(shapes: Sequence[torch.Size], workers: int) -> list[list[int]]:
+    """Which worker orthogonalises which matrices: the dearest that is left goes to the one with the least to do.
+
+    Args:
+        shapes: of the matrices.
+        workers: W.
+
+    Returns:
+        [W] places in `shapes`, the same wherever it is asked.
+    """
+    costs = [min(shape) ** 2 * max(shape) for shape in shapes]  # products of S x S and S x max(M, N)
+    shares: list[list[int]] = [[] for _ in range(workers)]
+    loads = [0] * workers
+    for place in sorted(range(len(shapes)), key=lambda place: -costs[place]):
+        least = loads.index(min(loads))
+        shares[least].append(place)
+        loads[least] += costs[place]
+    return shares
+
+
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum and decoupled weight decay, for matrices alone.
 
@@ -84,13 +109,21 @@ class Muon(torch.optim.Optimizer):
         parameters: matrices.
         lr: of AdamW's scale.
         weight_decay: share of a weight that goes each step, times `lr`.
+        workers: who hold the same matrices, gradients and momentum and step together; None is this process alone.
 
     Raises:
         ValueError: a parameter is no matrix.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        workers: ProcessGroup | None = None,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+        self.workers = workers if workers is not None and workers.size() > 1 else None
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim != 2:
@@ -100,16 +133,52 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Moves every matrix that has a gradient."""
         assert closure is None, "closures are not used here"
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group["lr"], group["weight_decay"])
+        moved = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for (parameter, group), update in zip(moved, self._updates([p for p, _ in moved]), strict=True):
+            rate = group["lr"]
+            parameter.mul_(1 - rate * group["weight_decay"])
+            parameter.add_(update.to(parameter.dtype), alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
 
-    def _move(self, parameter: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
-        state = self.state[parameter]
+    def _updates(self, matrices: list[nn.Parameter]) -> Iterator[Tensor]:
+        """Each matrix's step before its size, bfloat16; momentum is kept by every worker, so that any can save it."""
+        if self.workers is None or not matrices:
+            yield from (orthogonalise(self._direction(matrix, self._momentum(matrix))) for matrix in matrices)
+            return
+        shares = shared_out([matrix.shape for matrix in matrices], self.workers.size())
+        longest = max(sum(matrices[place].numel() for place in share) for share in shares)
+        sent = torch.zeros(longest, dtype=torch.bfloat16, device=matrices[0].device)
+        own = self._places(matrices, shares[self.workers.rank()], sent)
+        for place, matrix in enumerate(matrices):
+            momentum = self._momentum(matrix)
+            if place in own:
+                own[place].copy_(orthogonalise(self._direction(matrix, momentum)))
+        found = sent.new_empty(len(shares) * longest)
+        torch.distributed.all_gather_into_tensor(found, sent, group=self.workers)
+        of_all: dict[int, Tensor] = {}
+        for share, part in zip(shares, found.split(longest), strict=True):
+            of_all |= self._places(matrices, share, part)
+        yield from (of_all[place] for place in range(len(matrices)))
+
+    @staticmethod
+    def _places(matrices: list[nn.Parameter], share: list[int], buffer: Tensor) -> dict[int, Tensor]:
+        """Views of a buffer [longest], one for each matrix of a share, by its place."""
+        views, begin = {}, 0
+        for place in share:
+            size = matrices[place].numel()
+            views[place] = buffer[begin : begin + size].view(matrices[place].shape)
+            begin += size
+        return views
+
+    def _momentum(self, matrix: nn.Parameter) -> Tensor:
+        """The mean of the gradients so far, this one taken in."""
+        gradient, state = matrix.grad, self.state[matrix]
+        assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
-        update = orthogonalise(gradient.lerp(momentum, MOMENTUM))
-        parameter.mul_(1 - lr * weight_decay)
-        parameter.add_(update.to(parameter.dtype), alpha=-lr * 0.2 * max(parameter.shape) ** 0.5)
+        return state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
+
+    @staticmethod
+    def _direction(matrix: nn.Parameter, momentum: Tensor) -> Tensor:
+        """Nesterov's: from the gradient most of the way to its momentum."""
+        assert matrix.grad is not None
+        return matrix.grad.lerp(momentum, MOMENTUM)

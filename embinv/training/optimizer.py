@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from embinv.training.muon import Muon
 from embinv.training.settings import TrainingSettings
@@ -27,12 +28,20 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return matrices, others
 
 
-def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Makes the optimizer that the settings name; each group keeps its full rate as `initial_lr`."""
+def build_optimizer(
+    model: nn.Module, settings: TrainingSettings, workers: ProcessGroup | None = None
+) -> torch.optim.Optimizer:
+    """Makes the optimizer that the settings name; each group keeps its full rate as `initial_lr`.
+
+    Args:
+        model: whose weights move.
+        settings: the optimizer, its rates and its decay.
+        workers: who hold the same weights and gradients, and share Muon's products; None is this process alone.
+    """
     matrices, others = split_parameters(model)
     betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
     if settings.optimizer == "muon":
-        muon = Muon(matrices, lr=settings.muon_learning_rate, weight_decay=decay)
+        muon = Muon(matrices, lr=settings.muon_learning_rate, weight_decay=decay, workers=workers)
         adamw = torch.optim.AdamW(others, lr=settings.learning_rate, betas=betas, weight_decay=0.0)
         optimizer: torch.optim.Optimizer = MuonWithAdamW(muon, adamw)
     else:
