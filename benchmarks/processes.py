@@ -11,8 +11,13 @@ from typing import Any
 
 def in_a_fresh_process(function: Any, *arguments: Any) -> Any:
     """The result of a call in a process that has done nothing else."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    return at_once(1, function, *arguments)[0]
+
+
+def at_once(copies: int, function: Any, *arguments: Any) -> list[Any]:
+    """The results of as many calls side by side, each in a process that has done nothing else."""
+    with ProcessPoolExecutor(copies, mp_context=get_context("spawn")) as pool:
+        return [call.result() for call in [pool.submit(function, *arguments) for _ in range(copies)]]
 
 
 def in_turns(sides: Mapping[str, tuple[Any, ...]], repeats: int, first: int = 0) -> dict[str, list[Any]]:

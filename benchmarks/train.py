@@ -39,7 +39,7 @@ from benchmarks.loops import (
     reference_rate,
     training_settings,
 )
-from benchmarks.processes import alternating, in_a_fresh_process, in_turns
+from benchmarks.processes import alternating, at_once, in_a_fresh_process, in_turns
 from benchmarks.quality import QualityCase, compare, middle, sides_of
 from benchmarks.ray_training import job_rate, write_random_pairs
 from benchmarks.utilisation import utilisation_of
@@ -158,31 +158,38 @@ def utilisation(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def ddp_efficiency(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Two workers of one thread over twice one, with the same batch each; and one over the bare loop (ray_overhead)."""
+    """Two workers of one thread over twice one, with the same batch each; and one over the bare loop (ray_overhead).
+
+    `side_by_side` is two bare loops at once, which have nothing to tell each other, over twice one: what two cores of
+    this machine give together, and the most that two workers could come to.
+    """
     if (os.cpu_count() or 1) < 2:
         raise ValueError("ddp_efficiency runs two workers of one thread each; it needs a machine with two cores")
     size = (arguments.sizes or ["small"])[0]
     arguments = argparse.Namespace(**vars(arguments) | {"threads": 1, "device": "cpu"})
     case = case_of(arguments, size, (arguments.vocabularies or [TRIMMED])[0])
-    workers = {"bare": 0, "one": 1, "two": 2}
+    workers = {"bare": 0, "bare_two": 0, "one": 1, "two": 2}
     rates: dict[str, list[float]] = {name: [] for name in workers}
     with tempfile.TemporaryDirectory(prefix="train") as scratch:
         data = Path(scratch) / "pairs"
         in_a_fresh_process(write_random_pairs, data, case, 2)
         for turn in range(arguments.repeats or 3):
             for name in alternating(workers, turn):
-                if name == "bare":
-                    rates[name].append(in_a_fresh_process(our_rate, case).samples_per_second)
+                if not workers[name]:
+                    timed = at_once(2 if name == "bare_two" else 1, our_rate, case)
+                    rates[name].append(sum(loop.samples_per_second for loop in timed))
                     continue
                 out = Path(scratch) / f"{name}-{turn}"
                 rates[name].append(job_rate(case, size, data, out, workers[name], arguments.overrides))
-    bare, one, two = (median(rates[name]) for name in workers)
+    bare, bare_two, one, two = (median(rates[name]) for name in workers)
     return {
         "ddp_efficiency": round(two / (2 * one), 3),
         "ray_overhead": round(one / bare, 3),
+        "side_by_side": round(bare_two / (2 * bare), 3),
         "two_workers_samples_per_second": round(two, 1),
         "one_worker_samples_per_second": round(one, 1),
         "bare_samples_per_second": round(bare, 1),
+        "two_bare_samples_per_second": round(bare_two, 1),
         **made_on(arguments),  # of each worker
         "size": size,
         "batch_a_worker": case.training.batch_size,

@@ -242,7 +242,9 @@ def test_workers_are_compared_with_the_bare_loop():
     one, two = result["one_worker_samples_per_second"], result["two_workers_samples_per_second"]
     assert result["ddp_efficiency"] == pytest.approx(two / (2 * one), rel=0.05)
     assert (result["threads"], result["device"]) == (1, "cpu")
-    assert result["ray_overhead"] == pytest.approx(one / result["bare_samples_per_second"], rel=0.05)
+    bare, two_bare = result["bare_samples_per_second"], result["two_bare_samples_per_second"]
+    assert result["ray_overhead"] == pytest.approx(one / bare, rel=0.05)
+    assert result["side_by_side"] == pytest.approx(two_bare / (2 * bare), rel=0.05)
 
 
 @pytest.mark.slow
