@@ -117,7 +117,7 @@ def show(out: Path, report: dict[str, Any], answer: dict[str, Any], console: Con
     console.print(figures)
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["seconds"].items())
     console.print(f"time: {seconds}", highlight=False)
-    console.print(f"files: {out}/report.md, {out}/training.png, {out}/checkpoint", highlight=False)
+    console.print(f"files: {out}/report.html, {out}/training.png, {out}/checkpoint", highlight=False)
     console.print(
         "next:\n"
         "  make serve                                  answer POST /invert/minilm on 127.0.0.1:8000\n"
