@@ -104,7 +104,7 @@ class DeepSpeedEngine:
             model.forward = torch.autocast(settings.device, torch.bfloat16)(model.forward)
         made = deepspeed.initialize(
             model=model,
-            optimizer=build_optimizer(model, settings, torch.distributed.group.WORLD),
+            optimizer=build_optimizer(model, settings, shared=True),
             config=deepspeed_config(settings, self.world, universal),
             dist_init_required=False,
         )

@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 # (a, b, c) of p(x) = a x + b x^3 + c x^5, one after another; all but the last leave room for rounding.
 SAFETY = 1.01
@@ -109,7 +108,8 @@ class Muon(torch.optim.Optimizer):
         parameters: matrices.
         lr: of AdamW's scale.
         weight_decay: share of a weight that goes each step, times `lr`.
-        workers: who hold the same matrices, gradients and momentum and step together; None is this process alone.
+        shared: the workers of torch.distributed's default group hold the same matrices, gradients and momentum and step
+            together. The group itself is not kept: it must not outlive its end.
 
     Raises:
         ValueError: a parameter is no matrix.
@@ -120,10 +120,10 @@ class Muon(torch.optim.Optimizer):
         parameters: Iterable[nn.Parameter],
         lr: float,
         weight_decay: float = 0.0,
-        workers: ProcessGroup | None = None,
+        shared: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
-        self.workers = workers if workers is not None and workers.size() > 1 else None
+        self.shared = shared
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim != 2:
@@ -141,21 +141,22 @@ class Muon(torch.optim.Optimizer):
 
     def _updates(self, matrices: list[nn.Parameter]) -> Iterator[Tensor]:
         """Each matrix's step before its size, bfloat16; momentum is kept by every worker, so that any can save it."""
-        if self.workers is None or not matrices:
+        workers = torch.distributed.get_world_size() if self.shared else 1
+        if workers == 1 or not matrices:
             yield from (orthogonalise(self._direction(matrix, self._momentum(matrix))) for matrix in matrices)
             return
-        shares = shared_out([matrix.shape for matrix in matrices], self.workers.size())
+        shares = shared_out([matrix.shape for matrix in matrices], workers)
         longest = max(sum(matrices[place].numel() for place in share) for share in shares)
         sent = torch.zeros(longest, dtype=torch.bfloat16, device=matrices[0].device)
-        own = self._places(matrices, shares[self.workers.rank()], sent)
+        own = self._places(matrices, shares[torch.distributed.get_rank()], sent)
         for place, matrix in enumerate(matrices):
             momentum = self._momentum(matrix)
             if place in own:
                 own[place].copy_(orthogonalise(self._direction(matrix, momentum)))
-        found = sent.new_empty(len(shares) * longest)
-        torch.distributed.all_gather_into_tensor(found, sent, group=self.workers)
+        found = [torch.empty_like(sent) for _ in shares]
+        torch.distributed.all_gather(found, sent)
         of_all: dict[int, Tensor] = {}
-        for share, part in zip(shares, found.split(longest), strict=True):
+        for share, part in zip(shares, found, strict=True):
             of_all |= self._places(matrices, share, part)
         yield from (of_all[place] for place in range(len(matrices)))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed import ProcessGroup
 
 from embinv.training.muon import Muon
 from embinv.training.settings import TrainingSettings
@@ -28,20 +27,19 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return matrices, others
 
 
-def build_optimizer(
-    model: nn.Module, settings: TrainingSettings, workers: ProcessGroup | None = None
-) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, settings: TrainingSettings, shared: bool = False) -> torch.optim.Optimizer:
     """Makes the optimizer that the settings name; each group keeps its full rate as `initial_lr`.
 
     Args:
         model: whose weights move.
         settings: the optimizer, its rates and its decay.
-        workers: who hold the same weights and gradients, and share Muon's products; None is this process alone.
+        shared: the workers of torch.distributed's default group hold the same weights and gradients, and share Muon's
+            products out.
     """
     matrices, others = split_parameters(model)
     betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
     if settings.optimizer == "muon":
-        muon = Muon(matrices, lr=settings.muon_learning_rate, weight_decay=decay, workers=workers)
+        muon = Muon(matrices, lr=settings.muon_learning_rate, weight_decay=decay, shared=shared)
         adamw = torch.optim.AdamW(others, lr=settings.learning_rate, betas=betas, weight_decay=0.0)
         optimizer: torch.optim.Optimizer = MuonWithAdamW(muon, adamw)
     else:

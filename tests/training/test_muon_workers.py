@@ -14,11 +14,11 @@ SHAPES = [(24, 24), (8, 32), (32, 8), (16, 16), (4, 40)]
 UNUSED = 3  # has no gradient at the second step
 
 
-def steps(workers, count=3):
+def steps(shared, count=3):
     """Moves the same matrices by the same gradients; returns them, their momenta and which shapes were multiplied."""
     generator, multiplied = torch.Generator().manual_seed(0), []
     matrices = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
-    optimizer = Muon(matrices, lr=0.1, weight_decay=0.1, workers=workers)
+    optimizer = Muon(matrices, lr=0.1, weight_decay=0.1, shared=shared)
     whole = muon.orthogonalise
     muon.orthogonalise = lambda matrix: multiplied.append(tuple(matrix.shape)) or whole(matrix)
     try:
@@ -40,17 +40,14 @@ def worker(rank, world, folder):
         "gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=world, timeout=timedelta(seconds=120)
     )
     try:
-        torch.save(steps(torch.distributed.group.WORLD), folder / f"{rank}.pt")
+        torch.save(steps(True), folder / f"{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [1, 2, len(SHAPES) + 1])
 def test_workers_move_the_weights_as_one_process_does_and_make_each_product_once(tmp_path, world):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the workers have
-    matrices, momenta, multiplied = steps(None)
-    torch.set_num_threads(before)
+    matrices, momenta, multiplied = steps(False)
     torch.multiprocessing.spawn(worker, (world, tmp_path), nprocs=world)
     outcomes = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     for found, found_momenta, _ in outcomes:
