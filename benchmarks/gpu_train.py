@@ -337,7 +337,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--size", default="base", choices=SIZES)
-    parser.add_argument("--batch", type=int, help="texts of a step (default: found by trial on a GPU, 32 on a CPU)")
+    parser.add_argument("--batch", type=int, help="texts of a step (default: found by trial on a GPU, 64 on a CPU)")
     parser.add_argument("--seq-len", type=int, metavar="L", help="default: the config's")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of the config"
