@@ -14,6 +14,7 @@ import torch
 from jobs.deepspeed_engine import BFLOAT16_SUMS, deepspeed_config, require_exact_sums
 from tests.jobs.deepspeed_cases import Case, on_workers, plainly, ranks_of, settings, universal
 from tests.jobs.one_worker import norms, on_a_gpu
+from tests.jobs.training_runs import distance
 
 STAGES, PRECISIONS = (0, 1, 2, 3), ("float32", "bfloat16-mixed", "bfloat16")
 LOSS = {"float32": 1e-5, "bfloat16-mixed": 2**-8, "bfloat16": 2**-8}
@@ -74,10 +75,6 @@ def assert_same_training(found, expected, precision="float32"):
         assert all(torch.equal(weight, found[0].end[name]) for name, weight in outcome.end.items())
     if precision == "float32":
         assert distance(found[0].end, expected.end) < 1e-3 * distance(expected.start, expected.end)
-
-
-def distance(one, other):
-    return math.sqrt(sum(float((weight - other[name]).square().sum()) for name, weight in one.items()))
 
 
 @every_stage

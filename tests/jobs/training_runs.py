@@ -1,6 +1,7 @@
 """What the tests of the train job look at in a run's folder, and what they do to it."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,6 +20,11 @@ WAIT_S = 120
 
 def weights_of(folder):
     return load_file(folder / "model.safetensors")
+
+
+def distance(one, other):
+    """Euclidean, over all weights of `one`."""
+    return math.sqrt(sum(float((weight - other[name]).square().sum()) for name, weight in one.items()))
 
 
 def record_of(out):
