@@ -6,7 +6,7 @@ encoder only where a caller hands it over, to choose among candidates, and then 
 Shapes: N vectors, C candidates of each, D embedding, L length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from embinv.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from embinv.data.vectors import check_embeddings
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
 from embinv.decoding.candidates import sample_candidates
-from embinv.decoding.options import GREEDY, DecodingOptions
+from embinv.decoding.options import GREEDY, Choices, DecodingOptions
 from embinv.decoding.strategies import STRATEGIES
 from embinv.encoders.base import Encoder
 from embinv.models.reduced import ARITHMETIC, inference_precision
@@ -150,52 +150,79 @@ class DiffusionInverter:
 
         The zero-embedding baseline needs both.
         """
-        if strategy not in STRATEGIES:
-            raise ValueError(f"strategy {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; give at least 1")
+        choices = Choices(strategy, steps, seed, options or DecodingOptions())
         if encoder is not None and strategy != "candidates":
             raise ValueError(f"strategy {strategy} has no candidates for an encoder to choose from; take candidates")
-        options = options or DecodingOptions()
-        options.read_by(strategy)  # raises for one that it does not read
-        steps = self.passes(strategy, steps)
         inversions: list[Inversion] = []
-        size = self.batch_size if strategy != "candidates" else max(1, self.batch_size // options.candidates)
+        size = self.rows_at_once(choices)
         for start in range(0, len(vectors), size):
             rows = vectors[start : start + size]
-            request = self.request(rows, steps, seed, options)
-            if distinct:
-                request = replace(request, streams=tuple(range(start, start + len(rows))))
+            streams = tuple(range(start, start + len(rows))) if distinct else None
             if encoder is None:
-                inversions += self.read(final_state(STRATEGIES[strategy](self.model, request)))
+                inversions += self.read(final_state(self.states(rows, choices, streams)), choices)
             else:
-                candidates = self.read(final_state(sample_candidates(self.model, request)))
-                inversions += _closest(rows, candidates, encoder)
+                candidates = self.read_candidates(final_state(self.candidate_states(rows, choices, streams)))
+                own = encoder.encode([candidate.text or " " for candidate in candidates])
+                inversions += choose_closest(rows, candidates, own)
             if on_progress is not None:
                 on_progress(len(inversions))
-        calibration = None if encoder is not None else self.calibrations.find(strategy, steps, options)
-        return with_probabilities(inversions, calibration)
+        return inversions
+
+    def rows_at_once(self, choices: Choices) -> int:
+        """How many vectors are decoded together; each candidate counts as one."""
+        samples = choices.options.candidates if choices.strategy == "candidates" else 1
+        return max(1, self.batch_size // samples)
+
+    @torch.inference_mode()
+    def states(
+        self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
+    ) -> Iterator[DecodingState]:
+        """Yields the states [B, L] of one batch of vectors [B, D], one after each pass.
+
+        Args:
+            vectors: checked vectors, as many as are decoded together.
+            choices: how.
+            streams: numbers that tell equal vectors apart, where their draws are to differ.
+        """
+        yield from STRATEGIES[choices.strategy](self.model, self.request(vectors, choices, streams))
+
+    @torch.inference_mode()
+    def candidate_states(
+        self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
+    ) -> Iterator[DecodingState]:
+        """`states` of strategy candidates, with all C candidates of each vector in a row: [B x C, L]."""
+        yield from sample_candidates(self.model, self.request(vectors, choices, streams))
+
+    def read(self, state: DecodingState, choices: Choices) -> list[Inversion]:
+        """The texts of a batch whose tokens are all known, with their probabilities if this way was calibrated."""
+        passes = self.passes(choices.strategy, choices.steps)
+        calibration = self.calibrations.find(choices.strategy, passes, choices.options)
+        return with_probabilities(self._texts(state), calibration)
+
+    def read_candidates(self, state: DecodingState) -> list[Inversion]:
+        """The texts of all candidates; without probabilities, since those are of texts that the model itself chose."""
+        return self._texts(state)
 
     def passes(self, strategy: str, steps: int) -> int:
         """How many passes a strategy makes of `steps` at most."""
         return min(steps, self.config.pairs.seq_len) if strategy in GREEDY else steps
 
-    def request(self, vectors: np.ndarray, steps: int, seed: int, options: DecodingOptions) -> DecodingRequest:
+    def request(self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None) -> DecodingRequest:
         """What a decoder is asked for vectors [B, D]."""
         batch = torch.from_numpy(np.array(vectors, dtype=np.float32, order="C"))  # a copy: rows may be read-only
         return DecodingRequest(
             embedding=batch.to(next(self.model.parameters()).device),
             length=self.config.pairs.seq_len,
             mask_id=self.config.model.mask_id,
-            steps=steps,
-            seed=seed,
+            steps=self.passes(choices.strategy, choices.steps),
+            seed=choices.seed,
             other_id=self.vocabulary.other_id,
             end_ids=self.end_ids,
-            options=options,
+            options=choices.options,
+            streams=streams,
         )
 
-    def read(self, state: DecodingState) -> list[Inversion]:
-        """The texts of a state without hidden tokens."""
+    def _texts(self, state: DecodingState) -> list[Inversion]:
         tokens = self.vocabulary.original(state.tokens.cpu().numpy()).tolist()
         return [self._inversion(*row) for row in zip(tokens, state.confidence.tolist(), strict=True)]
 
@@ -220,10 +247,18 @@ def with_probabilities(inversions: list[Inversion], calibration: Calibration | N
     ]
 
 
-def _closest(vectors: np.ndarray, candidates: list[Inversion], encoder: Encoder) -> list[Inversion]:
-    """Of each vector's C candidates, in a row, the one whose text's own vector is closest; the first of equals."""
+def choose_closest(vectors: np.ndarray, candidates: list[Inversion], own: np.ndarray) -> list[Inversion]:
+    """Of each vector's C candidates, in a row, the one whose text's own vector is closest; the first of equals.
+
+    Args:
+        vectors: [N, D] that were inverted.
+        candidates: N x C of them.
+        own: [N x C, D], the encoder's vectors of the candidates' texts.
+
+    Raises:
+        ValueError: the encoder gave no candidate of a vector a direction.
+    """
     count = len(candidates) // len(vectors)
-    own = encoder.encode([candidate.text or " " for candidate in candidates])  # [N x C, D]
     with np.errstate(invalid="ignore", divide="ignore"):
         own = own / np.linalg.norm(own, axis=1, keepdims=True)
     wanted = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

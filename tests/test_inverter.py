@@ -6,8 +6,7 @@ import torch
 
 from embinv.checkpoint import Checkpoint, load_checkpoint
 from embinv.decoding.base import final_state
-from embinv.decoding.candidates import sample_candidates
-from embinv.decoding.options import DecodingOptions
+from embinv.decoding.options import Choices, DecodingOptions
 from embinv.encoders.hashing import HashEncoder
 from embinv.inverter import DiffusionInverter, Inversion, load_inverter
 from embinv.models import reduced
@@ -168,9 +167,8 @@ def test_encoder_chooses_the_candidate_whose_own_vector_is_closest_and_the_resul
     usual = {"strategy": "candidates", "steps": 4, "seed": 3, "options": options}
     by_model, by_encoder = inverter.invert(vectors, **usual), inverter.invert(vectors, **usual, encoder=encoder)
     assert all(inversion.cosine is None for inversion in by_model)
-    request = inverter.request(vectors.astype(np.float32), 4, 3, options)
-    with torch.inference_mode():
-        every = inverter.read(final_state(sample_candidates(inverter.model, request)))
+    states = inverter.candidate_states(vectors.astype(np.float32), Choices("candidates", 4, 3, options))
+    every = inverter.read_candidates(final_state(states))
     for row, chosen in enumerate(by_encoder):
         own = encoder.encode([candidate.text or " " for candidate in every[6 * row : 6 * row + 6]]).astype(np.float64)
         vector = vectors[row].astype(np.float64)
@@ -178,6 +176,15 @@ def test_encoder_chooses_the_candidate_whose_own_vector_is_closest_and_the_resul
         assert chosen.text == every[6 * row + int(cosines.argmax())].text
         assert chosen.cosine == pytest.approx(cosines.max(), abs=1e-5)
     assert [i.text for i in by_model] != [i.text for i in by_encoder]
+
+
+def test_the_states_of_a_batch_go_from_all_hidden_to_what_invert_gives(inverter, made):
+    vectors, choices = made[1].embeddings[:5].astype(np.float32), Choices(steps=4)
+    states = list(inverter.states(vectors, choices))
+    hidden = [int((state.tokens == inverter.config.model.mask_id).sum()) for state in states]
+    assert [state.step for state in states] == [1, 2, 3, 4]
+    assert hidden == sorted(hidden, reverse=True) and hidden[0] > 0 == hidden[-1]
+    assert inverter.read(states[-1], choices) == inverter.invert(vectors, steps=4)
 
 
 def test_an_encoder_has_nothing_to_choose_from_elsewhere(inverter, made):

@@ -1,13 +1,15 @@
 """How decoders do what they do: the settings of all of them, checked once. No tensor here."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Strategy = Literal["confidence", "sequential", "euler", "remasking", "two_stage", "candidates"]
 """Names of the decoders; `embinv.decoding.strategies` has what they name."""
+STRATEGY_NAMES: tuple[str, ...] = get_args(Strategy)
 Order = Literal["confidence", "margin", "entropy"]
 Reveal = Literal["linear", "cosine"]
 Remasking = Literal["threshold", "probability", "remdm-cap", "remdm-rescale", "remdm-confidence", "remdm-loop"]
@@ -69,12 +71,39 @@ class DecodingOptions(BaseModel):
             ValueError: another one is not at its default, so that somebody would wait for it in vain.
         """
         names = READS[self.sampler] + ("candidates", "sampler") if strategy == "candidates" else READS[strategy]
-        for name, field in type(self).model_fields.items():
+        for name, known in type(self).model_fields.items():
             value = getattr(self, name)
-            if name not in names and value != field.default:
+            if name not in names and value != known.default:
                 read = f"it reads {', '.join(names)}" if names else "it reads none"
                 raise ValueError(f"option {name}={value} does nothing for strategy {strategy}; {read}")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How to decode: vectors for which these are equal can go through the model together.
+
+    Attributes:
+        strategy: a decoder.
+        steps: passes at most.
+        seed: for decoders that sample.
+        options: how the decoder does what it does.
+
+    Raises:
+        ValueError: an unknown strategy, steps below 1, or an option that the strategy does not read.
+    """
+
+    strategy: str = "confidence"
+    steps: int = 8
+    seed: int = 0
+    options: DecodingOptions = field(default_factory=DecodingOptions)
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGY_NAMES:
+            raise ValueError(f"strategy {self.strategy!r} is unknown; choose one of {', '.join(STRATEGY_NAMES)}")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; give at least 1")
+        self.options.read_by(self.strategy)
 
 
 def read_options(settings: Sequence[str]) -> DecodingOptions:
