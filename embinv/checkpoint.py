@@ -201,7 +201,8 @@ def model_card(config: CheckpointConfig) -> str:
     """The README.md of a checkpoint: what it inverts, how it was made, what was measured while training."""
     encoder, training, model = config.pairs.encoder, config.training, config.model
     start = f"started from {model.backbone}" if isinstance(model, BackboneConfig) else "trained from scratch"
-    figures = "\n".join(f"| {name} | {value} |" for name, value in training.items())
+    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in training.items()}
+    figures = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
     return f"""---
 library_name: embinv
 tags: [embedding-inversion, masked-diffusion]

@@ -71,6 +71,7 @@ class Recorder:
         self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
         self.validation, self.device = validation, engine.device
         self.statistics = embedding_statistics(training.embeddings)
+        self.languages = sorted(set(training.langs))
         for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):
             forget_after(out / name, step)
         run = TrackedRun(out, config.name, config.model_dump(mode="json"), step)
@@ -177,6 +178,7 @@ class Recorder:
         samples = state.step * self.config.training.texts_per_step
         speed = samples / state.seconds
         return {
+            "languages": self.languages,
             "steps": state.step,
             "samples": samples,
             "seconds": round(state.seconds, 1),

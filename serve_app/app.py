@@ -1,18 +1,20 @@
-"""The application builder that a Serve YAML names: `import_path: serve_app.app:build_app`.
+"""The application of one encoder, as a Serve YAML names it: `import_path: serve_app.app:build_app`.
 
-One application an encoder, each with its own arguments and route prefix. Nothing is started here: `serve run`,
-`serve deploy` and `serve_app.local` do that.
+It has no HTTP route of its own: the gateway finds it by its name, and answers /invert/<encoder> with it. Nothing is
+started here: `serve run`, `serve_app.deploy` and `serve_app.local` do that.
 """
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import serve
+from ray.serve.config import AutoscalingConfig
 
 from embinv.checkpoint import read_checkpoint_config
-from serve_app.deployments import InverterDeployment, require_agreement
+from serve_app.deployments import EncoderDeployment, InverterDeployment, require_agreement
 
+LOOK_BACK_S = 12.0  # over which load is averaged; Serve wants more than the 10 s after which callers report it
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -27,7 +29,39 @@ class AppArgs(BaseModel):
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(default=1, gt=0, description="CPU threads of a forward pass, reserved in Ray as CPUs")
     max_batch_size: int = Field(default=32, gt=0, description="vectors decoded together")
-    batch_wait_s: float = Field(default=0.005, ge=0, le=1, description="how long a vector waits for others")
+    encode: bool = Field(default=False, description="serve the embedding model too: /encode/<encoder>, and `refine`")
+    min_replicas: int = Field(default=1, ge=0, description="0: to zero when nobody asks, and loaded when somebody does")
+    max_replicas: int = Field(default=1, gt=0)
+    target_ongoing_requests: float | None = Field(
+        default=None, gt=0, description="calls a replica should have at a time; null is max_batch_size"
+    )
+    upscale_delay_s: float = Field(default=5.0, ge=0, description="how long more must be asked before one is added")
+    downscale_delay_s: float = Field(default=120.0, ge=0, description="how long less, before one is taken away")
+
+    @model_validator(mode="after")
+    def _more_than_least(self) -> "AppArgs":
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}, below min_replicas, {self.min_replicas}; raise it")
+        return self
+
+    def autoscaling(self) -> AutoscalingConfig:
+        """How many replicas there are at which load."""
+        return AutoscalingConfig(
+            min_replicas=self.min_replicas,
+            initial_replicas=max(1, self.min_replicas),  # one is loaded at the start, so that a wrong checkpoint shows
+            max_replicas=self.max_replicas,
+            target_ongoing_requests=self.target_ongoing_requests or self.max_batch_size,
+            upscale_delay_s=self.upscale_delay_s,
+            downscale_delay_s=self.downscale_delay_s,
+            look_back_period_s=LOOK_BACK_S,
+        )
+
+    def resources(self) -> dict[str, float]:
+        """What Ray reserves for a replica."""
+        resources: dict[str, float] = {"num_cpus": self.threads}
+        if self.device == "cuda":
+            resources["num_gpus"] = 1
+        return resources
 
 
 def build_app(args: AppArgs) -> serve.Application:
@@ -37,14 +71,18 @@ def build_app(args: AppArgs) -> serve.Application:
         ValueError: there is no checkpoint at the place named, or it is one for another encoder.
     """
     checkpoint = checkpoint_folder(args.checkpoint)
-    require_agreement(read_checkpoint_config(checkpoint), args.encoder, args.dim)
-    resources: dict[str, float] = {"num_cpus": args.threads}
-    if args.device == "cuda":
-        resources["num_gpus"] = 1
+    config = read_checkpoint_config(checkpoint)
+    require_agreement(config, args.encoder, args.dim)
+    embedder = None
+    if args.encode:
+        embedder = EncoderDeployment.options(
+            ray_actor_options={"num_cpus": args.threads}, max_ongoing_requests=64
+        ).bind(recipe=config.pairs.encoder.model_dump_json(), device="cpu", threads=args.threads)
     return InverterDeployment.options(
-        # At least a full batch of requests (Serve runs one batch at a time), and as many that gather meanwhile.
-        max_ongoing_requests=2 * args.max_batch_size,
-        ray_actor_options=resources,
+        # Enough for a batch at work and as many that gather meanwhile, and calls that only ask what is there.
+        max_ongoing_requests=2 * args.max_batch_size + 2,
+        ray_actor_options=args.resources(),
+        autoscaling_config=args.autoscaling(),
     ).bind(
         checkpoint=str(checkpoint),
         encoder=args.encoder,
@@ -52,7 +90,7 @@ def build_app(args: AppArgs) -> serve.Application:
         device=args.device,
         threads=args.threads,
         max_batch_size=args.max_batch_size,
-        batch_wait_s=args.batch_wait_s,
+        embedder=embedder,
     )
 
 

@@ -1,50 +1,36 @@
-"""The deployment: one replica holds one checkpoint, answers HTTP, and inverts the vectors of many requests together.
+"""The deployments of one encoder: replicas that hold its inverter, and replicas that hold the embedding model.
 
-HTTP and the model share a replica on purpose: an encoder is one unit that scales, fails and goes to zero alone, and
-a vector crosses one process boundary instead of two. Whatever the number of vectors in a request, each is one item
-of the batch, so that `max_batch_size` counts what the model sees and a large request lets small ones in between.
+They answer by handle; HTTP is the gateway's. An encoder is a unit that scales, fails and goes to zero alone.
 
 Shapes: N vectors, D embedding.
 """
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import numpy as np
 import torch
-from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from embinv.checkpoint import CheckpointConfig
-from embinv.inverter import Inversion, load_inverter
-from serve_app.ingress import build_ingress
-from serve_app.schemas import RecoveredText, RecoveredToken
+from embinv.decoding.options import Choices
+from embinv.encoders.base import open_encoder
+from embinv.encoders.spec import EncoderSpec
+from embinv.inverter import choose_closest
+from serve_app.answers import Answer, Seen
+from serve_app.batching import Batcher, Done
+from serve_app.inverting import Decoded, ServedCheckpoint, Way, pass_event
+from serve_app.metrics import ReplicaMetrics
+from serve_app.schemas import Description, ShownToken
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How to decode; vectors that agree in it go through the model together."""
-
-    strategy: str
-    steps: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Item:
-    """One vector [D] of some request."""
-
-    vector: np.ndarray
-    decoding: Decoding
-
-
 @serve.deployment(max_constructor_retry_count=3)
-@serve.ingress()
 class InverterDeployment:
-    """One replica.
+    """One replica of an inverter.
 
     Args:
         checkpoint: absolute path of a checkpoint folder.
@@ -53,7 +39,7 @@ class InverterDeployment:
         device: "cpu" or "cuda".
         threads: CPU threads of a forward pass.
         max_batch_size: vectors decoded together.
-        batch_wait_s: how long the first vector of a batch waits for others.
+        embedder: the deployment of the embedding model, where one is served.
 
     Raises:
         ValueError: the folder is no checkpoint, contradicts `encoder` or `dim`, or there is no such device.
@@ -67,64 +53,78 @@ class InverterDeployment:
         device: str,
         threads: int,
         max_batch_size: int,
-        batch_wait_s: float,
+        embedder: DeploymentHandle | None = None,
     ) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device: cuda, but this node has no CUDA device; set device: cpu, or add a GPU node")
-        torch.set_num_threads(threads)
-        self._inverter = load_inverter(checkpoint, device, batch_size=max_batch_size)
-        config = self._inverter.config
-        require_agreement(config, encoder, dim)
-        self.model, self.encoder, self.dim = config.name, config.pairs.encoder.model, config.pairs.encoder.dim
-        self._invert_item = serve.batch(max_batch_size=max_batch_size, batch_wait_timeout_s=batch_wait_s)(
-            self._invert_items
+        self._model = ServedCheckpoint(checkpoint, device, threads, max_batch_size)
+        require_agreement(self._model.inverter.config, encoder, dim)
+        self._embedder = embedder
+        self._batcher: Batcher[Way, list[ShownToken], Decoded] = Batcher(
+            self._model.run, self._model.rows_at_once, ReplicaMetrics(encoder).batch
         )
-        for rows in {1, max_batch_size}:  # the first pass of a shape is slow; no caller should wait for it
-            self._inverter.invert(np.ones((rows, self.dim), dtype=np.float32), steps=1)
-        logger.info("ready: %s from %s, %d dimensions, on %s", self.model, checkpoint, self.dim, device)
+        self._model.warm_up()
+        logger.info("ready: %s from %s, version %s, on %s", encoder, checkpoint, self._model.version, device)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_ingress(self)
+    async def describe(self) -> Description:
+        """What the checkpoint says of itself."""
+        return self._model.describe(self._embedder is not None)
 
-    async def invert(self, vectors: np.ndarray, strategy: str, steps: int, seed: int) -> list[RecoveredText]:
+    async def invert(self, vectors: np.ndarray, choices: Choices, refine: bool) -> Answer:
         """Recovers a text from each row of vectors [N, D]."""
-        decoding = Decoding(strategy, steps, seed)
-        inversions = await asyncio.gather(*(self._invert_item(Item(vector, decoding)) for vector in vectors))
-        return [self._recovered(inversion) for inversion in inversions]
+        return await self._answer(vectors, await self._batcher.run(vectors, Way(choices, refine)))
 
-    async def _invert_items(self, items: list[Item]) -> list[Inversion]:
-        # In a thread, since health checks and other requests need the event loop meanwhile.
-        return await asyncio.to_thread(self._invert_groups, items)
+    async def watch(self, vectors: np.ndarray, choices: Choices, refine: bool) -> AsyncIterator[Seen | Answer]:
+        """What each pass made of each vector, and at the end the answer."""
+        told: asyncio.Queue[Seen | None] = asyncio.Queue()
+        steps = [0] * len(vectors)
 
-    def _invert_groups(self, items: list[Item]) -> list[Inversion]:
-        found: dict[int, Inversion] = {}
-        for decoding, rows in group_rows(items).items():
-            vectors = np.stack([items[row].vector for row in rows])  # [N, D]
-            inversions = self._inverter.invert(
-                vectors, strategy=decoding.strategy, steps=decoding.steps, seed=decoding.seed
-            )
-            found.update(zip(rows, inversions, strict=True))
-        return [found[row] for row in range(len(items))]
+        def tell(row: int, tokens: list[ShownToken]) -> None:
+            steps[row] += 1
+            told.put_nowait(Seen(row, steps[row], pass_event(row, steps[row], tokens)))
 
-    def _recovered(self, inversion: Inversion) -> RecoveredText:
-        decode = self._inverter.tokenizer.tokenizer.decode
-        tokens = [str(decode([token])) for token in inversion.token_ids]
-        return RecoveredText(
-            text=inversion.text,
-            confidence=inversion.confidence,
-            tokens=[
-                RecoveredToken(id=id_, token=token, confidence=confidence)
-                for id_, token, confidence in zip(inversion.token_ids, tokens, inversion.token_confidence, strict=True)
-            ],
-        )
+        work = asyncio.ensure_future(self._batcher.run(vectors, Way(choices, refine), tell))
+        work.add_done_callback(lambda _: told.put_nowait(None))
+        try:
+            while (event := await told.get()) is not None:
+                yield event
+            yield await self._answer(vectors, await work)
+        finally:
+            work.cancel()
+
+    async def _answer(self, vectors: np.ndarray, done: list[Done[Decoded]]) -> Answer:
+        model_s = max(each.model_s for each in done)
+        inversions = [each.result.inversions[0] for each in done]
+        if any(len(each.result.inversions) > 1 for each in done):
+            candidates = [candidate for each in done for candidate in each.result.inversions]
+            assert self._embedder is not None
+            own = await self._embedder.encode.remote([candidate.text or " " for candidate in candidates])
+            inversions = choose_closest(vectors, candidates, own)
+        answers = [self._model.answer(found, each.result.steps) for found, each in zip(inversions, done, strict=True)]
+        return Answer(answers, self._model.version, model_s)
 
 
-def group_rows(items: list[Item]) -> dict[Decoding, list[int]]:
-    """Positions of the items of each way of decoding, in order of arrival."""
-    groups: dict[Decoding, list[int]] = {}
-    for row, item in enumerate(items):
-        groups.setdefault(item.decoding, []).append(row)
-    return groups
+@serve.deployment(max_constructor_retry_count=3)
+class EncoderDeployment:
+    """One replica of an embedding model, by the recipe that a checkpoint carries.
+
+    Args:
+        recipe: JSON of the `EncoderSpec`.
+        device: "cpu" or "cuda".
+        threads: CPU threads.
+
+    Raises:
+        ValueError: the weights cannot be had.
+    """
+
+    def __init__(self, recipe: str, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._encoder = open_encoder(EncoderSpec.model_validate_json(recipe), device)
+        self._one_at_a_time = asyncio.Lock()  # tokenizers are not made for several threads
+        self._encoder.encode(["a"])
+
+    async def encode(self, texts: list[str]) -> np.ndarray:
+        """The vectors [N, D] float32 of N texts."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._encoder.encode, texts)
 
 
 def require_agreement(config: CheckpointConfig, encoder: str, dim: int | None) -> None:

@@ -1,7 +1,7 @@
 """Serving a checkpoint from inside a running Ray session, for as long as a `with` block lasts.
 
 For the demo and for tests. A service that stays is described in config.yaml and started with `serve run` or
-`serve deploy`.
+`python -m serve_app.deploy`.
 """
 
 import socket
@@ -14,18 +14,23 @@ import ray
 from ray import serve
 
 from serve_app.app import AppArgs, build_app
+from serve_app.gateway import build_gateway
+from serve_app.settings import GatewayArgs
 
 READY_TIMEOUT_S = 60.0
 
 
 @contextmanager
-def serve_checkpoint(args: AppArgs, port: int, host: str = "127.0.0.1") -> Iterator[str]:
+def serve_checkpoint(
+    args: AppArgs, port: int, host: str = "127.0.0.1", gateway: GatewayArgs | None = None
+) -> Iterator[str]:
     """Serves one checkpoint at `<base URL>/invert/<encoder>`.
 
     Args:
         args: what to serve.
         port: port of the HTTP proxy; 0 takes a free one.
         host: address that it listens on.
+        gateway: limits and keys; None takes the defaults, and no access log.
 
     Yields:
         The base URL, such as http://127.0.0.1:8000, once the endpoint answers.
@@ -36,15 +41,16 @@ def serve_checkpoint(args: AppArgs, port: int, host: str = "127.0.0.1") -> Itera
     """
     if not ray.is_initialized():
         raise ValueError("serve_checkpoint needs a Ray session; call ray.init() before it")
-    application = build_app(args)
+    application, door = build_app(args), build_gateway(gateway or GatewayArgs(access_log=None))
     port = _free_port(host, port)
     if serve.status().proxies:
         raise ValueError("Serve already runs on this Ray cluster; deploy to it with `serve deploy` instead")
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-        serve.run(application, name=args.encoder, route_prefix=f"/invert/{args.encoder}")
+        serve.run(application, name=args.encoder, route_prefix=None)
+        serve.run(door, name="gateway", route_prefix="/")
         base_url = f"http://{host}:{port}"
-        _wait_until_healthy(f"{base_url}/invert/{args.encoder}/healthz")
+        _wait_until_ready(f"{base_url}/readyz")
         yield base_url
     finally:
         serve.shutdown()
@@ -61,7 +67,7 @@ def _free_port(host: str, port: int) -> int:
         return probe.getsockname()[1]
 
 
-def _wait_until_healthy(url: str) -> None:
+def _wait_until_ready(url: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     seen = "no answer"
     with httpx.Client(trust_env=False, timeout=5.0) as client:  # a proxy in the environment is not for loopback

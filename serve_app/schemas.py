@@ -1,49 +1,61 @@
-"""What `POST /invert/<encoder>` takes and gives, and the sentence that a wrong body is answered with.
+"""What the server takes and gives, and the sentence that a wrong body is answered with.
 
 A request is parsed from its raw bytes in one pass, so that NaN, a cut body or a key of a wrong name all end in the
-same kind of answer: what is wrong, and what to send. No Ray and no model here.
+same kind of answer: what is wrong, and what to send. No Ray and no model here; vectors.py makes arrays of vectors.
 """
 
 import difflib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from embinv.data.vectors import check_embeddings
-from embinv.decoding.strategies import STRATEGIES
+from embinv.decoding.options import STRATEGY_NAMES, Choices, DecodingOptions, Strategy
 
 MAX_STEPS = 512
+MAX_CANDIDATES = 64
 MAX_SEED = 2**63 - 1
+MAX_TEXTS = 256
+MAX_TEXT_CHARS = 20_000
 SHOWN_CHARS = 40  # of a value that an error quotes
 
 
-def _known_strategy(name: str) -> str:
-    if name not in STRATEGIES:
-        raise ValueError("unknown strategy")
-    return name
+def _form(value: Any) -> str:
+    return "base64" if isinstance(value, str) else "numbers"
 
 
-Vector = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(fail_fast=True)]
-Strategy = Annotated[str, AfterValidator(_known_strategy), Field(json_schema_extra={"enum": list(STRATEGIES)})]
+Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(fail_fast=True), Tag("numbers")]
+Vector = Annotated[Numbers | Annotated[str, Tag("base64")], Discriminator(_form)]
 
 
 class InvertRequest(BaseModel):
-    """The body of a request: one vector or several, and how to decode them."""
+    """The body of `POST /invert/<encoder>`: one vector or several, and how to decode them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    embedding: Vector | None = Field(default=None, description="one vector of this encoder, at any scale")
+    embedding: Vector | None = Field(
+        default=None,
+        description="one vector of this encoder, at any scale: a list of numbers, or base64 of little-endian float32",
+    )
     embeddings: Annotated[list[Vector], Field(fail_fast=True)] | None = Field(
         default=None, description="several of them"
     )
-    steps: int = Field(
-        default=8, ge=1, le=MAX_STEPS, description="denoising passes; the text's length is the most that help"
-    )
     strategy: Strategy = Field(default="confidence", description="the decoder")
+    steps: int = Field(
+        default=8,
+        ge=1,
+        le=MAX_STEPS,
+        description="denoising passes; of `confidence` and `sequential` the text's length is the most that help",
+    )
+    candidates: int | None = Field(
+        default=None, ge=1, le=MAX_CANDIDATES, description="samples of each vector, of strategy `candidates`; 4 if null"
+    )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="for decoders that sample")
+    refine: bool = Field(
+        default=False,
+        description="of the candidates take the one whose own vector is closest; asks the encoder, where one is served",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> "InvertRequest":
@@ -52,31 +64,45 @@ class InvertRequest(BaseModel):
             raise ValueError(f"the body holds {given} of 'embedding' and 'embeddings'")
         return self
 
-    def vectors(self, dim: int) -> np.ndarray:
-        """Returns the vectors, [N, D] float32.
-
-        Args:
-            dim: D of the encoder.
+    def choices(self) -> Choices:
+        """How to decode.
 
         Raises:
-            ValueError: a vector of another length, or one that cannot be inverted; the message says what to send.
+            ValueError: `candidates` or `refine` with a strategy that has none.
         """
-        if self.embedding is not None:
-            name, rows, places = "embedding", [self.embedding], ["embedding"]
-        else:
-            rows = self.embeddings or []
-            name, places = "embeddings", [f"embeddings[{row}]" for row in range(len(rows))]
-        if not rows:
-            raise ValueError(f"embeddings is empty; send {_forms(dim)['embeddings']}, at least one")
-        for row, place in zip(rows, places, strict=True):
-            if len(row) != dim:
-                raise ValueError(
-                    f"{place} has {len(row)} dimensions, but this inverter takes {dim}; "
-                    f"send vectors of the encoder that it was trained for, {dim} numbers each"
-                )
-        with np.errstate(over="ignore"):  # what does not fit float32 is named by the check
-            matrix = np.asarray(rows, dtype=np.float64).astype(np.float32)
-        return check_embeddings(matrix, dim, name)
+        if self.strategy != "candidates":
+            for name, given in (("candidates", self.candidates is not None), ("refine", self.refine)):
+                if given:
+                    raise ValueError(f"{name} does nothing for strategy {self.strategy}; send strategy 'candidates'")
+        options = DecodingOptions() if self.candidates is None else DecodingOptions(candidates=self.candidates)
+        return Choices(self.strategy, self.steps, self.seed, options)
+
+
+class EncodeRequest(BaseModel):
+    """The body of `POST /encode/<encoder>`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = Field(default=None, description="one text")
+    texts: Annotated[list[Annotated[str, Field(max_length=MAX_TEXT_CHARS)]], Field(max_length=MAX_TEXTS)] | None = (
+        Field(default=None, description="several of them")
+    )
+    encoding_format: Annotated[str, Field(pattern="^(float|base64)$")] = Field(
+        default="float", description="lists of numbers, or base64 of little-endian float32"
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "EncodeRequest":
+        if (self.text is None) == (self.texts is None):
+            raise ValueError(f"the body holds {'neither' if self.text is None else 'both'} of 'text' and 'texts'")
+        if not self.all or not all(text.strip() for text in self.all):
+            raise ValueError("a text is empty, or there is none")
+        return self
+
+    @property
+    def all(self) -> list[str]:
+        """The texts, however they were given."""
+        return [self.text] if self.text is not None else list(self.texts or [])
 
 
 class RecoveredToken(BaseModel):
@@ -85,6 +111,9 @@ class RecoveredToken(BaseModel):
     id: int
     token: str = Field(description="as the decoder's tokenizer writes it alone")
     confidence: float = Field(description="the model's probability of it when it was chosen")
+    probability: float | None = Field(
+        default=None, description="that it is right; null if this way of decoding was not calibrated"
+    )
 
 
 class RecoveredText(BaseModel):
@@ -92,6 +121,11 @@ class RecoveredText(BaseModel):
 
     text: str
     confidence: float = Field(description="geometric mean over the tokens, the end of the text included")
+    probability: float | None = Field(
+        default=None, description="that at least 90% of it is right; null if this way of decoding was not calibrated"
+    )
+    cosine: float | None = Field(default=None, description="with `refine`: between the vector and the text's own")
+    steps: int = Field(description="passes in which this text changed")
     tokens: list[RecoveredToken]
 
 
@@ -99,24 +133,105 @@ class InvertResponse(BaseModel):
     """The answer, results in the order of the vectors."""
 
     model: str = Field(description="name of the checkpoint")
+    version: str = Field(description="start of the SHA-256 of its weights")
     encoder: str = Field(description="the embedding model whose vectors it inverts")
     results: list[RecoveredText]
-    milliseconds: float = Field(description="from the parsed request to the results, waiting for a batch included")
+    milliseconds: float = Field(description="from the parsed request to the results, waiting included")
+    model_milliseconds: float = Field(description="of these in the model, with the other vectors of its batches")
+
+
+class ShownToken(BaseModel):
+    """One place of a text on its way."""
+
+    text: str | None = Field(description="what it writes; null where still hidden")
+    confidence: float | None
+
+
+class PassEvent(BaseModel):
+    """An event of `POST /invert/<encoder>/stream`: one text after one pass."""
+
+    index: int = Field(description="which of the request's vectors")
+    step: int
+    tokens: list[ShownToken] = Field(description="up to the end of the text, as far as that is known")
+
+
+class EncodeResponse(BaseModel):
+    """The answer of `POST /encode/<encoder>`."""
+
+    model: str
+    encoder: str
+    embeddings: list[list[float] | str]
+    milliseconds: float
+
+
+class Description(BaseModel):
+    """What an inverter is, in the words of its checkpoint."""
+
+    encoder: str = Field(description="the embedding model whose vectors it inverts")
+    dim: int = Field(description="numbers in a vector")
+    seq_len: int = Field(description="L, the tokens that are decoded, the end of the text included")
+    max_tokens: int = Field(description="the longest text")
+    languages: list[str] = Field(
+        description="of the texts that it was trained on; empty if the checkpoint does not say"
+    )
+    strategies: list[str]
+    version: str = Field(description="start of the SHA-256 of the weights")
+    figures: dict[str, Any] = Field(description="of the model card: how it was trained, what validation measured")
+    encode: bool = Field(description="whether POST /encode/<encoder> answers")
+
+
+class EncoderEntry(BaseModel):
+    """One encoder of `GET /encoders`; what is not known before it runs is null."""
+
+    name: str
+    status: str = Field(description="of its Serve application, such as RUNNING")
+    encoder: str | None = None
+    dim: int | None = None
+    seq_len: int | None = None
+    max_tokens: int | None = None
+    languages: list[str] = []
+    strategies: list[str] = []
+    version: str | None = None
+    figures: dict[str, Any] = {}
+    encode: bool = False
+    defaults: dict[str, Any] = {"strategy": "confidence", "steps": 8}
+    limits: dict[str, int] = {}
+
+
+class EncoderList(BaseModel):
+    """The answer of `GET /encoders`."""
+
+    encoders: list[EncoderEntry]
+    key_required: bool
 
 
 class Health(BaseModel):
-    """The answer of `GET /invert/<encoder>/healthz`: what is loaded."""
+    """The answer of `GET /healthz`."""
 
     status: str = "ok"
-    model: str
-    encoder: str
-    dim: int
 
 
-def parse_request(body: bytes, dim: int) -> InvertRequest:
+class Readiness(BaseModel):
+    """The answer of `GET /readyz`."""
+
+    status: str = Field(description="ready once every encoder answers")
+    encoders: dict[str, str] = Field(description="name -> status of its Serve application")
+
+
+class Problem(BaseModel):
+    """Every error: one sentence."""
+
+    detail: str
+
+
+RequestT = TypeVar("RequestT", InvertRequest, EncodeRequest)
+
+
+def parse_request(kind: type[RequestT], body: bytes, dim: int) -> RequestT:
     """Reads a request's body.
 
     Args:
+        kind: what it should be.
         body: the bytes as they came, whatever the content type says.
         dim: D of the encoder, for the message.
 
@@ -124,44 +239,59 @@ def parse_request(body: bytes, dim: int) -> InvertRequest:
         ValueError: one sentence that says what is wrong and what to send.
     """
     try:
-        return InvertRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
-        problem = _explain(body, error.errors(include_url=False, include_context=False), dim)
+        problem = _explain(kind, body, error.errors(include_url=False, include_context=False), dim)
         raise ValueError(problem) from error
 
 
-def _forms(dim: int) -> dict[str, str]:
+def forms(dim: int) -> dict[str, str]:
     """What each key takes."""
+    vector = f"{dim} finite numbers, or base64 of {dim} little-endian float32"
     return {
-        "embedding": f"a list of {dim} finite numbers",
-        "embeddings": f"a list of vectors, each a list of {dim} finite numbers",
+        "embedding": f"a list of {vector}",
+        "embeddings": f"a list of vectors, each a list of {vector}",
+        "strategy": f"one of {', '.join(STRATEGY_NAMES)}",
         "steps": f"a whole number from 1 to {MAX_STEPS}",
-        "strategy": f"one of {', '.join(STRATEGIES)}",
+        "candidates": f"a whole number from 1 to {MAX_CANDIDATES}",
         "seed": f"a whole number from 0 to {MAX_SEED}",
+        "refine": "true or false",
+        "text": f"a text of at most {MAX_TEXT_CHARS:,} characters",
+        "texts": f"a list of at most {MAX_TEXTS} texts, each of at most {MAX_TEXT_CHARS:,} characters",
+        "encoding_format": "'float' or 'base64'",
     }
 
 
-def _explain(body: bytes, details: list[ErrorDetails], dim: int) -> str:
+def body_form(kind: type[BaseModel], dim: int) -> str:
+    """A body that is right."""
+    if kind is InvertRequest:
+        return f'{{"embedding": [{dim} numbers]}} or {{"embeddings": [[{dim} numbers], ...]}}'
+    return '{"text": "..."} or {"texts": ["...", ...]}'
+
+
+def _explain(kind: type[BaseModel], body: bytes, details: list[ErrorDetails], dim: int) -> str:
     """One sentence for the first problem; an unknown key comes first, since it often causes the others."""
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
     detail = (unknown or details)[0]
-    body_form = f'{{"embedding": [{dim} numbers]}} or {{"embeddings": [[{dim} numbers], ...]}}'
+    send = f"send {body_form(kind, dim)}"
     if unknown:
-        return _unknown_key(str(detail["loc"][0]))
+        return _unknown_key(kind, str(detail["loc"][0]))
     if not body.strip():
-        return f"the body is empty; send {body_form} as JSON"
+        return f"the body is empty; {send} as JSON"
     if detail["type"] == "json_invalid":
-        return f"the body is not JSON ({detail['msg'].removeprefix('Invalid JSON: ')}); send {body_form}"
+        return f"the body is not JSON ({detail['msg'].removeprefix('Invalid JSON: ')}); {send}"
     if not detail["loc"]:
         problem = detail["msg"].removeprefix("Value error, ")
         problem = "the body is not a JSON object" if detail["type"] == "model_type" else problem
-        return f"{problem}; send {body_form}"
-    place = _place(detail["loc"])
-    return f"{place} is {_shown(detail['input'])}; send {_forms(dim)[str(detail['loc'][0])]}"
+        return f"{problem}; {send}"
+    key = str(detail["loc"][0])
+    if detail["type"] in {"string_too_long", "too_long"}:
+        return f"{_place(detail['loc'])} is too long; send {forms(dim)[key]}"
+    return f"{_place(detail['loc'])} is {_shown(detail['input'])}; send {forms(dim)[key]}"
 
 
-def _unknown_key(key: str) -> str:
-    known = list(InvertRequest.model_fields)
+def _unknown_key(kind: type[BaseModel], key: str) -> str:
+    known = list(kind.model_fields)
     nearest = difflib.get_close_matches(key[:SHOWN_CHARS], known, n=1, cutoff=0.0)[0]
     return f"unknown key {_shown(key)}; send {nearest!r} instead (the keys are {', '.join(known)})"
 

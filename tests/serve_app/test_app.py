@@ -1,88 +1,20 @@
+import json
 import shutil
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from ray import serve
 
+from embinv.calibration import weights_digest
+from embinv.checkpoint import read_checkpoint_config
+from embinv.decoding.options import Choices, DecodingOptions
+from embinv.encoders.base import open_encoder
+from embinv.encoders.spec import EncoderSpec
 from embinv.inverter import load_inverter
 from serve_app.app import PROJECT_ROOT, AppArgs, build_app
-from serve_app.deployments import Decoding, Item, group_rows
-from serve_app.ingress import build_ingress
-from serve_app.schemas import RecoveredText
 
-PREFIX = "/invert/fake"
-
-
-# The ingress, over an inverter that needs no model
-
-
-class EchoInverter:
-    model, encoder, dim = "fake", "a fake encoder", 3
-
-    async def invert(self, vectors, strategy, steps, seed):
-        return [
-            RecoveredText(text=f"{vector.tolist()} {strategy} {steps} {seed}", confidence=1.0, tokens=[])
-            for vector in vectors
-        ]
-
-
-@pytest.fixture(scope="module")
-def client():
-    # As Serve does it: the application sits under its route prefix.
-    return TestClient(build_ingress(EchoInverter()), root_path=PREFIX, follow_redirects=False)
-
-
-@pytest.mark.parametrize("path", [PREFIX, PREFIX + "/"])
-def test_both_spellings_of_the_path_are_answered_without_a_redirect(client, path):
-    response = client.post(path, json={"embedding": [1, 2, 3], "steps": 2, "seed": 5})
-    assert response.status_code == 200
-    body = response.json()
-    assert body["results"] == [{"text": "[1.0, 2.0, 3.0] confidence 2 5", "confidence": 1.0, "tokens": []}]
-    assert (body["model"], body["encoder"]) == ("fake", "a fake encoder")
-    assert body["milliseconds"] >= 0
-
-
-def test_the_content_type_is_not_asked_for(client):
-    headers = {"content-type": "application/x-www-form-urlencoded"}  # what `curl -d` sends
-    assert client.post(PREFIX, content=b'{"embedding": [1, 2, 3]}', headers=headers).status_code == 200
-
-
-@pytest.mark.parametrize("body", [b"", b'{"embedding": [1, NaN, 3]}', b'{"embedding": [1, 2]}', b'{"vector": 1}'])
-def test_a_wrong_body_is_422_with_a_sentence(client, body):
-    response = client.post(PREFIX, content=body)
-    assert response.status_code == 422
-    assert list(response.json()) == ["detail"]
-    assert "send" in response.json()["detail"]
-
-
-def test_a_fault_of_ours_is_not_blamed_on_the_caller():
-    class Broken(EchoInverter):
-        async def invert(self, vectors, strategy, steps, seed):
-            raise ValueError("a bug")
-
-    client = TestClient(build_ingress(Broken()), root_path=PREFIX, raise_server_exceptions=False)
-    assert client.post(PREFIX, json={"embedding": [1, 2, 3]}).status_code == 500
-
-
-def test_healthz_says_what_is_loaded(client):
-    assert client.get(PREFIX + "/healthz").json() == {
-        "status": "ok",
-        "model": "fake",
-        "encoder": "a fake encoder",
-        "dim": 3,
-    }
-
-
-def test_the_documentation_describes_the_body(client):
-    document = client.get(PREFIX + "/openapi.json").json()
-    (path,) = [path for path in document["paths"] if "post" in document["paths"][path]]
-    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert {"embedding", "embeddings", "steps"} <= set(schema["properties"])
-
+CHOICES = Choices(steps=4)
 
 # The builder's arguments
 
@@ -119,9 +51,8 @@ def test_a_checkpoint_of_another_encoder_is_refused_by_field(tiny_checkpoint, ch
 
 
 def test_requests_fit_at_least_one_full_batch(tiny_checkpoint):
-    app = build_app(args_for(tiny_checkpoint, max_batch_size=48, threads=2))
-    deployment = app._bound_deployment
-    assert deployment.max_ongoing_requests >= 48
+    deployment = build_app(args_for(tiny_checkpoint, max_batch_size=48, threads=2))._bound_deployment
+    assert deployment.max_ongoing_requests >= 2 * 48
     assert deployment.ray_actor_options["num_cpus"] == 2 and "num_gpus" not in deployment.ray_actor_options
 
 
@@ -130,10 +61,27 @@ def test_a_gpu_is_reserved_for_cuda_only(tiny_checkpoint):
     assert deployment.ray_actor_options["num_gpus"] == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_is_refused_where_there_is_none(tiny_checkpoint):
-    with pytest.raises(ValueError, match="device: cuda, but this node has no CUDA device"):
-        serve.run(build_app(args_for(tiny_checkpoint, device="cuda")), name="gpu", _local_testing_mode=True)
+def test_an_encoder_scales_by_its_own_arguments(tiny_checkpoint):
+    changes = {"min_replicas": 0, "max_replicas": 3, "target_ongoing_requests": 5, "downscale_delay_s": 7}
+    scaling = build_app(args_for(tiny_checkpoint, **changes))._bound_deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.initial_replicas) == (0, 3, 1)
+    assert (scaling.target_ongoing_requests, scaling.downscale_delay_s) == (5, 7)
+    by_default = args_for(tiny_checkpoint, max_batch_size=16).autoscaling()
+    assert (by_default.min_replicas, by_default.max_replicas, by_default.target_ongoing_requests) == (1, 1, 16)
+
+
+def test_fewer_replicas_at_most_than_at_least_are_refused():
+    with pytest.raises(ValidationError, match="max_replicas is 1, below min_replicas, 2; raise it"):
+        args_for("x", min_replicas=2)
+
+
+@pytest.mark.parametrize("encode", [True, False])
+def test_the_embedding_model_is_served_where_it_is_switched_on(tiny_checkpoint, encode):
+    embedder = build_app(args_for(tiny_checkpoint, encode=encode))._bound_deployment.init_kwargs["embedder"]
+    assert (embedder is not None) == encode
+    if encode:
+        recipe = EncoderSpec.model_validate_json(embedder._bound_deployment.init_kwargs["recipe"])
+        assert recipe == read_checkpoint_config(tiny_checkpoint).pairs.encoder
 
 
 # The replica, in this process
@@ -141,56 +89,66 @@ def test_cuda_is_refused_where_there_is_none(tiny_checkpoint):
 
 @pytest.fixture(scope="module")
 def handle(tiny_checkpoint):
-    app = build_app(args_for(tiny_checkpoint, max_batch_size=8, batch_wait_s=0.05))
-    with pytest.MonkeyPatch.context() as patch:
-        # Serve's batch queue asks for the limit of its replica, which local testing mode does not know.
-        settings = SimpleNamespace(max_ongoing_requests=app._bound_deployment.max_ongoing_requests)
-        patch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(_deployment_config=settings))
-        yield serve.run(app, _local_testing_mode=True)
+    yield serve.run(build_app(args_for(tiny_checkpoint, max_batch_size=8)), _local_testing_mode=True)
 
 
-def ask(handle, vectors, steps=4, seed=0):
-    return handle.invert.remote(vectors, "confidence", steps, seed)
+def asked(handle, vectors, choices=CHOICES, refine=False):
+    answer = handle.invert.remote(vectors, choices, refine).result()
+    return [json.loads(result) for result in answer.results]
 
 
 def test_a_replica_gives_what_the_inverter_gives(handle, tiny_checkpoint, vectors):
     expected = load_inverter(tiny_checkpoint).invert(vectors, steps=4)
-    found = ask(handle, vectors).result()  # 24 vectors, three batches
-    assert [text.text for text in found] == [inversion.text for inversion in expected]
-    assert [[token.id for token in text.tokens] for text in found] == [i.token_ids for i in expected]
-    assert len({text.text for text in found}) > 1
-    assert all(0 < token.confidence <= 1 for text in found for token in text.tokens)
+    found = asked(handle, vectors)  # 24 vectors, three batches
+    assert [text["text"] for text in found] == [inversion.text for inversion in expected]
+    assert [[token["id"] for token in text["tokens"]] for text in found] == [i.token_ids for i in expected]
+    assert len({text["text"] for text in found}) > 1
+    for text, inversion in zip(found, expected, strict=True):
+        assert text["confidence"] == pytest.approx(inversion.confidence, abs=1e-4)
+        sure = [token["confidence"] for token in text["tokens"]]
+        assert sure == pytest.approx(inversion.token_confidence, abs=1e-4)
+        assert text["probability"] is None and 1 <= text["steps"] <= 4
 
 
 def test_concurrent_requests_of_different_steps_are_decoded_each_in_its_own_way(handle, tiny_checkpoint, vectors):
     inverter = load_inverter(tiny_checkpoint)
     wanted = [(vector[None], steps) for vector, steps in zip(vectors, [1, 2, 8] * 8, strict=True)]
-    responses = [ask(handle, vector, steps) for vector, steps in wanted]
-    found = [response.result()[0].text for response in responses]
+    responses = [handle.invert.remote(vector, Choices(steps=steps), False) for vector, steps in wanted]
+    found = [json.loads(response.result().results[0])["text"] for response in responses]
     assert found == [inverter.invert(vector, steps=steps)[0].text for vector, steps in wanted]
     assert found != [inverter.invert(vector, steps=4)[0].text for vector, _ in wanted]
 
 
-def test_vectors_of_many_requests_go_through_the_model_together(handle, monkeypatch, vectors):
-    # The replica lives in this process, so what reaches the model can be watched.
-    import embinv.inverter
-
-    sizes = []
-    invert = embinv.inverter.DiffusionInverter.invert
-    monkeypatch.setattr(
-        embinv.inverter.DiffusionInverter,
-        "invert",
-        lambda self, rows, **choices: sizes.append(len(rows)) or invert(self, rows, **choices),
-    )
-    responses = [ask(handle, vector[None]) for vector in vectors]
-    [response.result() for response in responses]
-    assert sum(sizes) == len(vectors) and max(sizes) == 8
+def test_a_stream_ends_with_what_an_answer_is(handle, vectors):
+    *seen, answer = handle.options(stream=True).watch.remote(vectors[:2], CHOICES, False)
+    assert [json.loads(result) for result in answer.results] == asked(handle, vectors[:2])
+    events = [json.loads(event.event) for event in seen]
+    assert {event["index"] for event in events} == {0, 1}
+    for row in (0, 1):
+        own = [event for event in events if event["index"] == row]
+        assert [event["step"] for event in own] == list(range(1, len(own) + 1)) and 1 < len(own) <= 4
+        read = "".join(token["text"] for token in own[-1]["tokens"])
+        assert read.strip() == json.loads(answer.results[row])["text"]
+        assert any(token["text"] is None for token in own[0]["tokens"])
 
 
-def test_a_batch_is_grouped_by_the_way_of_decoding():
-    vector = np.zeros(3, dtype=np.float32)
-    few, many = Decoding("confidence", 2, 0), Decoding("confidence", 8, 0)
-    assert group_rows([Item(vector, few), Item(vector, many), Item(vector, few)]) == {few: [0, 2], many: [1]}
+def test_a_replica_says_what_its_checkpoint_is(handle, tiny_checkpoint):
+    described = handle.describe.remote().result()
+    assert (described.dim, described.seq_len, described.max_tokens, described.encode) == (384, 8, 7, False)
+    assert described.version == weights_digest(tiny_checkpoint)[:12] and described.figures == {"steps": 0}
+
+
+def test_candidates_are_chosen_by_the_embedding_model_as_by_the_library(tiny_checkpoint, vectors):
+    handle = serve.run(build_app(args_for(tiny_checkpoint, encode=True)), name="refining", _local_testing_mode=True)
+    choices = Choices("candidates", 4, 1, DecodingOptions(candidates=3))
+    found = asked(handle, vectors[:4], choices, True)
+    inverter = load_inverter(tiny_checkpoint)
+    encoder = open_encoder(inverter.config.pairs.encoder)
+    way = {"strategy": "candidates", "steps": 4, "seed": 1, "options": choices.options}
+    expected = inverter.invert(vectors[:4], **way, encoder=encoder)
+    assert [text["text"] for text in found] == [inversion.text for inversion in expected]
+    assert [text["cosine"] for text in found] == pytest.approx([i.cosine for i in expected], abs=1e-4)
+    assert [text["cosine"] for text in asked(handle, vectors[:4], choices)] == [None] * 4
 
 
 def test_a_broken_checkpoint_stops_the_start(tiny_checkpoint, tmp_path):
@@ -206,3 +164,9 @@ def test_a_checkpoint_is_checked_on_the_replica_too(tiny_checkpoint):
     app._bound_deployment.init_kwargs["dim"] = 768  # as if this node had another folder at the same path
     with pytest.raises(ValueError, match="dim: 768"):
         serve.run(app, name="other", _local_testing_mode=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_is_refused_where_there_is_none(tiny_checkpoint):
+    with pytest.raises(ValueError, match="device: cuda, but this node has no CUDA device"):
+        serve.run(build_app(args_for(tiny_checkpoint, device="cuda")), name="gpu", _local_testing_mode=True)

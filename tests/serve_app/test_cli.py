@@ -1,26 +1,28 @@
 """`serve run` and `serve deploy` with the shipped config.yaml, its checkpoint and port replaced by the test's own."""
 
-import os
+import datetime
+import ipaddress
+import json
 import shutil
-import signal
+import ssl
 import subprocess
-import sys
 import tempfile
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from serve_app.app import PROJECT_ROOT
+from serve_app.keys import key_hash, new_key
 from tests.ports import free_ports
+from tests.serve_app.programs import BIN, environment_for, head_node, poll, running
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-
-BIN = Path(sys.executable).parent
-READY_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -33,61 +35,23 @@ def ray_folder():
 
 @pytest.fixture(scope="module")
 def environment(ray_folder):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {
-        "PATH": f"{BIN}:{kept['PATH']}",
-        "PYTHONPATH": str(PROJECT_ROOT),  # as an installed embinv would be on every node
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": str(ray_folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    return environment_for(ray_folder)
 
 
-def config_for(checkpoint, folder, port):
+def config_for(checkpoint, folder, port, gateway=None, **http_options):
     tree = yaml.safe_load((PROJECT_ROOT / "serve_app" / "config.yaml").read_text(encoding="utf-8"))
-    tree["applications"][0]["args"]["checkpoint"] = str(checkpoint)
-    tree["http_options"]["port"] = port
+    door, encoder = tree["applications"]
+    door["args"] |= gateway or {}
+    encoder["args"] |= {"checkpoint": str(checkpoint), "encode": False}
+    tree["http_options"] |= {"port": port, **http_options}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
     return path, f"http://127.0.0.1:{port}/invert/minilm"
 
 
-@contextmanager
-def running(command, environment, log, stop=signal.SIGINT):
-    """A program in a session of its own, which alone is ended afterwards."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=PROJECT_ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            process.send_signal(stop)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def poll(attempt, process, log):
-    """Repeats `attempt` until it gives something."""
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := attempt():
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"not ready:\n{log.read_text()[-4000:]}")
-
-
-def answer(url, vector):
+def answer(url, vector, **options):
     try:
-        response = httpx.post(url, json={"embedding": vector.tolist()}, trust_env=False, timeout=30)
+        response = httpx.post(url, json={"embedding": vector.tolist()}, trust_env=False, timeout=30, **options)
     except httpx.TransportError:
         return None
     return response if response.status_code == 200 else None
@@ -110,34 +74,98 @@ def test_serve_run_answers(tiny_checkpoint, vectors, environment, tmp_path):
     assert answer(url, vectors[0]) is None
 
 
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy (Debian: haproxy)")
+def test_behind_haproxy_and_with_the_environment_of_serving_it_answers_the_same(
+    tiny_checkpoint, vectors, environment, tmp_path
+):
+    http, metrics, statistics = free_ports(3)
+    config, url = config_for(tiny_checkpoint, tmp_path, http)
+    lines = (PROJECT_ROOT / "cluster" / "serve.env").read_text(encoding="utf-8").splitlines()
+    with tempfile.TemporaryDirectory(prefix="ha", dir="/tmp") as folder:  # short: it holds Unix sockets
+        own = environment | dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+        own |= {
+            "RAY_ADDRESS": "local",
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(PROJECT_ROOT / "cluster" / "haproxy"),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+        }
+        log = tmp_path / "serve.log"
+        with running([BIN / "serve", "run", config], own, log) as process:
+            response = poll(lambda: answer(url, vectors[0]), process, log)
+            assert_inverted(response, url)
+            with httpx.stream("POST", url + "/stream", json={"embedding": vectors[0].tolist()}, trust_env=False) as got:
+                assert "event: result" in "".join(got.iter_text())
+            listening = {(laddr.ip, laddr.port) for laddr in (c.laddr for c in psutil.net_connections("tcp")) if laddr}
+            for port in (http, metrics, statistics):
+                assert [ip for ip, number in listening if number == port] == ["127.0.0.1"]
+
+
+def certificate(folder):
+    """A key and a certificate of this machine, signed by itself."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "embinv test")])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, *form))
+    (folder / "cert.pem").write_bytes(signed.public_bytes(pem))
+    return {"ssl_keyfile": str(folder / "key.pem"), "ssl_certfile": str(folder / "cert.pem")}
+
+
+def test_with_keys_and_tls_it_listens_to_others_and_a_key_is_revoked_while_it_runs(
+    tiny_checkpoint, vectors, environment, tmp_path
+):
+    key, keys = new_key(), tmp_path / "keys.txt"
+    keys.write_text(f"ci {key_hash(key)}\n", encoding="utf-8")
+    tls, log_file = certificate(tmp_path), tmp_path / "access.jsonl"
+    gateway = {"keys_file": str(keys), "access_log": str(log_file)}
+    (port,) = free_ports(1)
+    config, url = config_for(tiny_checkpoint, tmp_path, port, gateway, host="0.0.0.0", **tls)
+    url = url.replace("http:", "https:")
+    own = {"verify": ssl.create_default_context(cafile=tls["ssl_certfile"])}
+    bearer = own | {"headers": {"authorization": f"Bearer {key}"}}
+    log = tmp_path / "serve.log"
+    with running([BIN / "serve", "run", config], environment | {"RAY_ADDRESS": "local"}, log) as process:
+        response = poll(lambda: answer(url, vectors[0], **bearer), process, log)
+        assert response.headers["strict-transport-security"]
+        refused = httpx.post(url, json={"embedding": vectors[0].tolist()}, trust_env=False, **own)
+        assert refused.status_code == 401
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url, trust_env=False)  # a certificate that nobody vouched for
+        keys.write_text("# nobody\n", encoding="utf-8")
+        poll(lambda: answer(url, vectors[0], **bearer) is None, process, log)
+    lines = [json.loads(line) for line in log_file.read_text(encoding="utf-8").splitlines()]
+    assert {(line["key"], line["status"]) for line in lines if line["encoder"]} >= {("ci", 200), (None, 401)}
+    assert key not in log_file.read_text(encoding="utf-8") + log.read_text(encoding="utf-8")
+
+
+def test_without_keys_it_refuses_to_listen_to_others(tiny_checkpoint, environment, tmp_path):
+    config, _ = config_for(tiny_checkpoint, tmp_path, *free_ports(1), host="0.0.0.0")
+    log = tmp_path / "serve.log"
+    with running([BIN / "serve", "run", config], environment | {"RAY_ADDRESS": "local"}, log) as process:
+        process.wait(120)
+    assert process.returncode != 0
+    said = log.read_text(encoding="utf-8")
+    assert "http_options.host is 0.0.0.0, which others can reach, and there are no API keys; set keys_file" in said
+
+
 @pytest.fixture(scope="module")
 def cluster(environment, ray_folder, tmp_path_factory):
     """A head node of our own: the address of its dashboard, its process and log, a free port for Serve."""
-    port, dashboard, agent, client, http = free_ports(5)
-    options = {
-        "port": port,
-        "dashboard-host": "127.0.0.1",
-        "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": agent,
-        "ray-client-server-port": client,
-        "node-ip-address": "127.0.0.1",
-        "num-cpus": 2,
-        "object-store-memory": 100_000_000,
-        "temp-dir": ray_folder,
-    }
-    flags = [f"--{name}={value}" for name, value in options.items()]
     log = tmp_path_factory.mktemp("cluster") / "ray.log"
-    address = f"http://127.0.0.1:{dashboard}"
-
-    def dashboard_answers():
-        try:
-            return httpx.get(f"{address}/api/version", trust_env=False).is_success
-        except httpx.TransportError:
-            return False
-
-    command = [BIN / "ray", "start", "--head", "--block", *flags]
-    with running(command, environment, log, stop=signal.SIGTERM) as process:
-        poll(dashboard_answers, process, log)
+    with head_node(environment, ray_folder, log) as (address, process, http):
         yield address, process, log, http
 
 

@@ -1,24 +1,36 @@
-"""A real Ray Serve over HTTP on a free loopback port."""
+"""A real Ray Serve over HTTP on a free loopback port: the gateway, an inverter and its embedding model."""
 
+import json
+import os
+import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
+import psutil
 import pytest
 
+from embinv.encoders.base import open_encoder
 from embinv.inverter import load_inverter
 from serve_app.app import AppArgs
 from serve_app.local import serve_checkpoint
+from serve_app.settings import GatewayArgs
+
+MOST = 64  # vectors under way
 
 
 @pytest.fixture(scope="module")
 def args(tiny_checkpoint):
-    return AppArgs(encoder="minilm", checkpoint=str(tiny_checkpoint), dim=384, max_batch_size=8, batch_wait_s=0.05)
+    return AppArgs(encoder="minilm", checkpoint=str(tiny_checkpoint), dim=384, max_batch_size=8, encode=True)
 
 
 @pytest.fixture(scope="module")
 def base_url(ray_cluster, args):
-    with serve_checkpoint(args, port=0) as url:
+    with serve_checkpoint(
+        args, port=0, gateway=GatewayArgs(access_log=None, max_vectors=MOST, max_queued_vectors=MOST)
+    ) as url:
         yield url
     with pytest.raises(httpx.ConnectError):  # the server ends with its block
         httpx.get(url, trust_env=False)
@@ -32,6 +44,7 @@ def client(base_url):
 
 
 URL = "/invert/minilm"
+LONG = {"strategy": "remasking", "steps": 512}  # hundreds of passes
 
 
 def texts(response):
@@ -97,20 +110,80 @@ def test_what_cannot_be_inverted_is_422_with_a_sentence(client, body, sentence):
     assert sentence in response.json()["detail"]
 
 
-def test_healthz_answers_under_the_route_prefix(client):
-    response = client.get(URL + "/healthz")
+def test_the_server_says_that_it_is_ready_and_what_it_serves(client):
+    assert client.get("/readyz").json() == {"status": "ready", "encoders": {"minilm": "RUNNING"}}
+    (encoder,) = client.get("/encoders").json()["encoders"]
+    assert (encoder["name"], encoder["dim"], encoder["encode"]) == ("minilm", 384, True)
+
+
+def test_another_encoder_is_not_found_and_the_known_ones_are_named(client):
+    response = client.post("/invert/other", json={"embedding": ONE})
+    assert response.status_code == 404 and "served are minilm" in response.json()["detail"]
+
+
+def test_a_text_is_encoded_as_by_its_recipe_and_comes_back_as_a_text(client, tiny_checkpoint):
+    text = "Dr. Weber moved the appointment to May 4."
+    vector = client.post("/encode/minilm", json={"text": text}).json()["embeddings"][0]
+    encoder = open_encoder(load_inverter(tiny_checkpoint).config.pairs.encoder)
+    np.testing.assert_allclose(vector, encoder.encode([text])[0], atol=1e-5)
+    body = {"embedding": vector, "strategy": "candidates", "candidates": 2, "refine": True}
+    (result,) = client.post(URL, json=body).json()["results"]
+    own = encoder.encode([result["text"]])[0]
+    assert result["cosine"] == pytest.approx(float(own @ vector), abs=1e-4)
+
+
+def test_passes_arrive_one_by_one_and_then_the_answer(client, vectors):
+    body = {"embedding": vectors[0].tolist(), "steps": 4}
+    with client.stream("POST", URL + "/stream", json=body) as response:
+        assert response.status_code == 200
+        events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: ")]
+    steps = [event["step"] for event in events[:-1]]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > 1
+    assert events[-1]["results"] == client.post(URL, json=body).json()["results"]
+
+
+def test_a_client_that_hangs_up_gives_its_place_back(client, base_url, vectors):
+    many = json.dumps({"embeddings": [vectors[0].tolist()] * MOST, **LONG}).encode()
+    host, port = base_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as held:
+        head = f"POST {URL} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(many)}\r\n\r\n"
+        held.sendall(head.encode() + many)
+        deadline = time.monotonic() + 10
+        while (response := client.post(URL, json={"embedding": ONE})).status_code != 429:
+            assert time.monotonic() < deadline, "the queue never filled"
+        assert int(response.headers["retry-after"]) >= 1
+    start = time.monotonic()
+    while (response := client.post(URL, json={"embedding": ONE})).status_code == 429:
+        assert time.monotonic() - start < 5, "the place of a client that has gone is still taken"
+        time.sleep(0.02)
     assert response.status_code == 200
-    assert response.json()["dim"] == 384
 
 
-def test_another_encoder_is_not_found(client):
-    assert client.post("/invert/other", json={"embedding": ONE}).status_code == 404
+@pytest.mark.slow
+def test_a_replica_that_is_killed_takes_no_request_with_it(client, vectors):
+    bodies = [{"embedding": vector.tolist(), "strategy": "remasking", "steps": 100} for vector in vectors]
+    expected = [texts(client.post(URL, json=body)) for body in bodies]
+    (replica,) = [process for process in psutil.process_iter(["cmdline"]) if is_inverter(process)]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        answers = [pool.submit(client.post, URL, json=body) for body in bodies]
+        time.sleep(0.1)
+        assert not all(answer.done() for answer in answers)
+        os.kill(replica.pid, signal.SIGKILL)
+        found = [texts(answer.result()) for answer in answers]
+    assert found == expected
+    assert not replica.is_running()
+
+
+def is_inverter(process):
+    """Whether it is our replica: a descendant of the Ray that this process started."""
+    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    return process.pid in ours and "InverterDeployment" in " ".join(process.info["cmdline"] or [])
 
 
 def test_a_second_server_on_the_same_ray_is_refused(base_url, args):
     with pytest.raises(ValueError, match="already runs"), serve_checkpoint(args, port=0):
         pass
-    assert httpx.get(base_url + URL + "/healthz", trust_env=False).status_code == 200
+    assert httpx.get(base_url + "/healthz", trust_env=False).status_code == 200
 
 
 def test_a_taken_port_is_refused(ray_cluster, args):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from serve_app.schemas import MAX_STEPS, InvertRequest, parse_request
+from serve_app.vectors import to_base64, vectors_of
 
 DIM = 3
 
@@ -11,7 +12,7 @@ DIM = 3
 def read(body):
     """What the ingress does with a body."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return parse_request(raw, DIM).vectors(DIM)
+    return vectors_of(parse_request(InvertRequest, raw, DIM), DIM, most=99)
 
 
 def test_one_vector_is_a_matrix_of_one_row():
@@ -22,8 +23,14 @@ def test_several_vectors_keep_their_order():
     np.testing.assert_array_equal(read({"embeddings": [[1, 2, 3], [4, 5, 6]]}), np.float32([[1, 2, 3], [4, 5, 6]]))
 
 
+def test_base64_gives_the_float32_that_went_in():
+    vector = np.float32([1e-30, -2.5, 3.4e38])
+    np.testing.assert_array_equal(read({"embedding": to_base64(vector)}), vector[None])
+    np.testing.assert_array_equal(read({"embeddings": [to_base64(vector), [1, 2, 3]]}), [vector, [1, 2, 3]])
+
+
 def test_the_defaults_are_eight_steps_in_confidence_order():
-    request = parse_request(b'{"embedding": [1, 2, 3]}', DIM)
+    request = parse_request(InvertRequest, b'{"embedding": [1, 2, 3]}', DIM)
     assert (request.steps, request.strategy, request.seed) == (8, "confidence", 0)
 
 
@@ -33,7 +40,9 @@ def test_an_explicit_null_counts_as_absent():
 
 @pytest.mark.parametrize("steps", [1, MAX_STEPS])
 def test_the_bounds_of_steps_are_allowed(steps):
-    assert parse_request(json.dumps({"embedding": [1, 2, 3], "steps": steps}).encode(), DIM).steps == steps
+    assert (
+        parse_request(InvertRequest, json.dumps({"embedding": [1, 2, 3], "steps": steps}).encode(), DIM).steps == steps
+    )
 
 
 VECTOR = [1, 2, 3]
@@ -67,7 +76,10 @@ WRONG = {
     "null in a vector": ({"embedding": [1, None, 3]}, "embedding[1] is null; send"),
     "true in a vector": ({"embedding": [1, True, 3]}, "embedding[1] is true; send"),
     "text in a vector": ({"embedding": [1, "2", 3]}, 'embedding[1] is "2"; send'),
-    "text for a vector": ({"embedding": "x" * 9999}, "...; send a list of 3 finite numbers"),
+    "text for a vector": (
+        {"embedding": "x" * 9999},
+        "embedding is text, but not base64; send 3",
+    ),
     "no steps": ({"embedding": VECTOR, "steps": 0}, "steps is 0; send a whole number from 1 to 512"),
     "too many steps": ({"embedding": VECTOR, "steps": 513}, "steps is 513; send"),
     "half a step": ({"embedding": VECTOR, "steps": 1.5}, "steps is 1.5; send"),
@@ -91,7 +103,9 @@ def test_a_wrong_body_is_answered_with_what_to_send(body, sentence):
 
 def test_only_the_first_of_many_bad_numbers_is_collected():
     with pytest.raises(ValueError) as caught:
-        parse_request(b'{"embeddings": [' + b",".join([b"[" + b",".join([b"NaN"] * 999) + b"]"] * 99) + b"]}", DIM)
+        parse_request(
+            InvertRequest, b'{"embeddings": [' + b",".join([b"[" + b",".join([b"NaN"] * 999) + b"]"] * 99) + b"]}", DIM
+        )
     assert caught.value.__cause__.error_count() == 1
 
 

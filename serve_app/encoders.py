@@ -1,0 +1,201 @@
+"""The encoders that are served, as the gateway sees them: which there are, and calls to them by handle.
+
+An application of this cluster that holds an `InverterDeployment` is an encoder of its name; so a new one is known
+without a word to the gateway. A call to a replica that dies is made again at another one: decoding is determined by
+what is asked, so the answer is the same, and of a stream only what was not sent yet is sent.
+
+Shapes: N vectors, D embedding.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from ray import serve
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from embinv.decoding.options import Choices
+from serve_app.answers import STARTING_S, Answer, EncoderUnavailable, Seen, Served, UnknownEncoder
+from serve_app.schemas import Description
+
+logger = logging.getLogger(__name__)
+
+INVERTER, ENCODER = "InverterDeployment", "EncoderDeployment"
+REFRESH_S = 2.0
+TRIES = 4  # of a call whose replica dies
+PART = 64  # vectors of one call: of a large request replicas get parts, and a dead one costs one part
+DIED = (RayActorError, grpc.RpcError)
+USABLE = ("RUNNING", "DEPLOYING", "UNHEALTHY")  # of these, replicas may answer
+
+ResultT = TypeVar("ResultT")
+
+
+class ServedEncoders:
+    """The encoders of this cluster.
+
+    Args:
+        on_retry: is told the name of an encoder whose call is made again.
+    """
+
+    def __init__(self, on_retry: Callable[[str], None] = lambda name: None) -> None:
+        self._on_retry = on_retry
+        self._served: dict[str, Served] = {}
+        self._handles: dict[tuple[str, str], DeploymentHandle] = {}
+        self._asked: dict[str, asyncio.Task[None]] = {}
+        self._refreshed = -REFRESH_S
+        self._refreshing = asyncio.Lock()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def known(self) -> dict[str, Served]:
+        """All encoders by name."""
+        await self._refresh()
+        return dict(sorted(self._served.items()))
+
+    async def describe(self, name: str) -> Description:
+        """What an encoder is.
+
+        Raises:
+            UnknownEncoder: there is none of that name.
+            EncoderUnavailable: it has not started, or has failed to.
+        """
+        if name not in self._served:
+            await self._refresh()
+        served = self._served.get(name)
+        if served is None:
+            raise UnknownEncoder(name, sorted(self._served))
+        if served.status not in USABLE:
+            raise EncoderUnavailable(f"encoder {name!r} is {served.status}; `serve status` says why")
+        if served.description is None:
+            raise EncoderUnavailable(f"encoder {name!r} is starting; try again in {STARTING_S} s")
+        return served.description
+
+    async def invert(self, name: str, vectors: np.ndarray, choices: Choices, refine: bool) -> list[Answer]:
+        """The texts of vectors [N, D], in parts.
+
+        Raises:
+            EncoderUnavailable: its replicas die again and again.
+        """
+        handle = self._handle(INVERTER, name)
+        parts = [vectors[start : start + PART] for start in range(0, len(vectors), PART)]
+        calls = [self._call(name, lambda part=part: handle.invert.remote(part, choices, refine)) for part in parts]
+        return await _all(calls)
+
+    async def watch(
+        self, name: str, vectors: np.ndarray, choices: Choices, refine: bool
+    ) -> AsyncGenerator[Seen | Answer, None]:
+        """What each pass makes of vectors [N, D], and at the end the answer.
+
+        Raises:
+            EncoderUnavailable: its replicas die again and again.
+        """
+        handle = self._handle(INVERTER, name).options(stream=True)
+        sent = [0] * len(vectors)
+        for number in range(1, TRIES + 1):
+            response = handle.watch.remote(vectors, choices, refine)
+            try:
+                async for event in response:
+                    if isinstance(event, Answer):
+                        yield event
+                    elif event.step > sent[event.row]:
+                        sent[event.row] = event.step
+                        yield event
+                return
+            except DIED as error:
+                self._died(name, number, error)
+            finally:
+                response.cancel()
+
+    async def encode(self, name: str, texts: list[str]) -> np.ndarray:
+        """The vectors [N, D] of texts, by the embedding model itself.
+
+        Raises:
+            EncoderUnavailable: its replicas die again and again.
+        """
+        handle = self._handle(ENCODER, name)
+        return await self._call(name, lambda: handle.encode.remote(texts))
+
+    async def _call(self, name: str, call: Callable[[], Any]) -> Any:
+        for number in range(1, TRIES + 1):
+            response = call()
+            try:
+                return await response
+            except DIED as error:
+                self._died(name, number, error)
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+            except RayServeException as error:
+                raise EncoderUnavailable(f"encoder {name!r} cannot be reached now") from error
+        raise AssertionError("the last try returns or raises")
+
+    def _died(self, name: str, number: int, error: BaseException) -> None:
+        logger.warning("a replica of %s died (try %d of %d): %s", name, number, TRIES, type(error).__name__)
+        if number == TRIES:
+            raise EncoderUnavailable(f"replicas of encoder {name!r} keep dying; `serve status` says why") from error
+        self._on_retry(name)
+
+    def _handle(self, deployment: str, name: str) -> DeploymentHandle:
+        key = (deployment, name)
+        if key not in self._handles:
+            self._handles[key] = serve.get_deployment_handle(deployment, name, _check_exists=False)
+        return self._handles[key]
+
+    async def _refresh(self) -> None:
+        """Asks Serve what there is, if that was not done just now."""
+        async with self._refreshing:
+            if time.monotonic() - self._refreshed < REFRESH_S:
+                return
+            status = await asyncio.to_thread(serve.status)
+            found = {
+                name: (application.status.value, application.last_deployed_time_s)
+                for name, application in status.applications.items()
+                if INVERTER in application.deployments
+            }
+            self._refreshed = time.monotonic()
+        for name in self._served.keys() - found.keys():
+            del self._served[name]
+        for name, (state, deployed) in found.items():
+            served = self._served.setdefault(name, Served(state, deployed))
+            served.status, served.deployed = state, deployed
+            stale = served.described != deployed
+            if state == "RUNNING" and stale and (name not in self._asked or self._asked[name].done()):
+                self._asked[name] = asyncio.create_task(self._ask(name, deployed))
+
+    async def _ask(self, name: str, deployed: float) -> None:
+        """Has a replica describe itself."""
+        try:
+            description = await self._call(name, lambda: self._handle(INVERTER, name).describe.remote())
+        except (EncoderUnavailable, RayError) as error:
+            logger.warning("encoder %s does not describe itself: %s", name, error)
+            return
+        if name in self._served:
+            self._served[name].description, self._served[name].described = description, deployed
+
+    def start(self) -> None:
+        """Begins to look again and again; needs a running event loop."""
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._refresh()
+            except RayError as error:
+                logger.warning("Serve's controller does not answer: %s", error)
+            await asyncio.sleep(REFRESH_S)
+
+
+async def _all(calls: list[Awaitable[ResultT]]) -> list[ResultT]:
+    """All results; if one fails, the other calls are cancelled."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
