@@ -11,21 +11,21 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test slow check serve clean demo-checkpoint
+.PHONY: help setup demo test slow browser check serve clean demo-checkpoint
 
 # Ray's own ports listen on every network interface, and whoever reaches them without a token can run code
 # here. So what a person leaves running uses token authentication (Ray keeps the token in ~/.ray/auth_token);
 # the HTTP port of `make serve` is not covered by it, and listens on 127.0.0.1 only.
 demo serve: export RAY_AUTH_MODE ?= token
 # Tests start clusters of their own that live for seconds, and must leave nothing in the home directory.
-test slow: export RAY_AUTH_MODE := disabled
+test slow browser: export RAY_AUTH_MODE := disabled
 # Ray and DeepSpeed start programs by name (ray, ninja): these must be the ones in .venv.
-demo serve test slow: export PATH := $(CURDIR)/$(BIN):$(PATH)
+demo serve test slow browser: export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## list the targets
 	@echo "embinv: recover the text behind an embedding vector"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install the pinned set into it (about 3 minutes, once)
 
@@ -55,6 +55,10 @@ slow: setup ## run the tests that start clusters, train, or kill processes
 	@echo "==> slow and cluster tests"
 	@$(BIN)/python -m pytest -m "(slow or cluster) and not gpu and not browser"
 
+browser: setup ## run the tests of the page in Debian's chromium
+	@echo "==> browser tests"
+	@$(BIN)/python -m pytest -m "browser and not gpu"
+
 check: setup ## ruff, formatting, pyright, typos, then the default tests
 	@echo "==> ruff check"
 	@$(BIN)/ruff check .
@@ -66,9 +70,12 @@ check: setup ## ruff, formatting, pyright, typos, then the default tests
 	@$(BIN)/typos
 	@$(MAKE) --no-print-directory test
 
-serve: demo-checkpoint setup ## serve the demo's checkpoint on 127.0.0.1:8000
+serve: demo-checkpoint setup ## serve the demo's checkpoint and a page on 127.0.0.1:8000
 	@echo "==> serving $(DEMO)/checkpoint on http://127.0.0.1:8000 (Ctrl-C stops it)"
-	@$(BIN)/serve run serve_app/config.yaml
+	@set -a; . cluster/serve.env; \
+	  if command -v haproxy >/dev/null; then . cluster/haproxy.env; \
+	  else echo "    requests are several times quicker once haproxy is installed"; fi; \
+	  exec $(BIN)/serve run serve_app/config.yaml
 
 demo-checkpoint:
 	@test -d $(DEMO)/checkpoint || { \

@@ -17,7 +17,7 @@ from serve_app.app import AppArgs, build_app
 from serve_app.gateway import build_gateway
 from serve_app.settings import GatewayArgs
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 
 
 @contextmanager

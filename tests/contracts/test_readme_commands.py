@@ -145,8 +145,12 @@ def check_make(arguments: list[str], root: Path, help_of: HelpOf) -> Iterator[st
 def check_python(arguments: list[str], root: Path, help_of: HelpOf) -> Iterator[str]:
     if arguments[:2] == ["-m", "embinv.cli"]:
         yield from check_embinv(arguments[2:], root, help_of)
+    elif arguments[:1] == ["-m"] and "".join(arguments[1:2]).startswith("serve_app."):
+        subcommand = tuple(word for word in arguments[2:3] if word.isidentifier())
+        yield from unknown_flags(arguments[2:], (*arguments[:2], *subcommand), help_of)
+        yield from missing_files(arguments[2:], root)
     elif not arguments or arguments[0].startswith("-"):
-        yield "only `python path/to/script.py` and `python -m embinv.cli` can be checked"
+        yield "only `python path/to/script.py` and `python -m` of embinv.cli and serve_app can be checked"
     elif not (root / arguments[0]).is_file():
         yield f"there is no script {arguments[0]}"
     else:
