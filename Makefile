@@ -71,11 +71,11 @@ check: setup ## ruff, formatting, pyright, typos, then the default tests
 	@$(MAKE) --no-print-directory test
 
 serve: demo-checkpoint setup ## serve the demo's checkpoint and a page on 127.0.0.1:8000
-	@echo "==> serving $(DEMO)/checkpoint on http://127.0.0.1:8000 (Ctrl-C stops it)"
+	@echo "==> serving $(DEMO)/checkpoint; it takes half a minute to start, and Ctrl-C stops it"
 	@set -a; . cluster/serve.env; \
 	  if command -v haproxy >/dev/null; then . cluster/haproxy.env; \
 	  else echo "    requests are several times quicker once haproxy is installed"; fi; \
-	  exec $(BIN)/serve run serve_app/config.yaml
+	  $(BIN)/python -m serve_app.ready http://127.0.0.1:8000 & exec $(BIN)/serve run serve_app/config.yaml
 
 demo-checkpoint:
 	@test -d $(DEMO)/checkpoint || { \

@@ -54,6 +54,7 @@ class ServedEncoders:
 
     async def known(self) -> dict[str, Served]:
         """All encoders by name."""
+        self._start()
         await self._refresh()
         return dict(sorted(self._served.items()))
 
@@ -64,6 +65,7 @@ class ServedEncoders:
             UnknownEncoder: there is none of that name.
             EncoderUnavailable: it has not started, or has failed to.
         """
+        self._start()
         if name not in self._served:
             await self._refresh()
         served = self._served.get(name)
@@ -152,10 +154,11 @@ class ServedEncoders:
             if time.monotonic() - self._refreshed < REFRESH_S:
                 return
             status = await asyncio.to_thread(serve.status)
+            # While an application is built anew its deployments are not listed; it is the encoder that it was.
             found = {
                 name: (application.status.value, application.last_deployed_time_s)
                 for name, application in status.applications.items()
-                if INVERTER in application.deployments
+                if INVERTER in application.deployments or (not application.deployments and name in self._served)
             }
             self._refreshed = time.monotonic()
         for name in self._served.keys() - found.keys():
@@ -177,8 +180,8 @@ class ServedEncoders:
         if name in self._served:
             self._served[name].description, self._served[name].described = description, deployed
 
-    def start(self) -> None:
-        """Begins to look again and again; needs a running event loop."""
+    def _start(self) -> None:
+        """Begins to look again and again, once there is an event loop to do it in."""
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch())
 

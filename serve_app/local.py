@@ -5,19 +5,16 @@ For the demo and for tests. A service that stays is described in config.yaml and
 """
 
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 import ray
 from ray import serve
 
 from serve_app.app import AppArgs, build_app
 from serve_app.gateway import build_gateway
+from serve_app.ready import wait_until_ready
 from serve_app.settings import GatewayArgs
-
-READY_TIMEOUT_S = 120.0
 
 
 @contextmanager
@@ -50,7 +47,7 @@ def serve_checkpoint(
         serve.run(application, name=args.encoder, route_prefix=None)
         serve.run(door, name="gateway", route_prefix="/")
         base_url = f"http://{host}:{port}"
-        _wait_until_ready(f"{base_url}/readyz")
+        wait_until_ready(base_url)
         yield base_url
     finally:
         serve.shutdown()
@@ -65,20 +62,3 @@ def _free_port(host: str, port: int) -> int:
         except OSError as error:
             raise ValueError(f"port {port} of {host} cannot be used ({error.strerror}); give another, or 0") from error
         return probe.getsockname()[1]
-
-
-def _wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    seen = "no answer"
-    with httpx.Client(trust_env=False, timeout=5.0) as client:  # a proxy in the environment is not for loopback
-        while time.monotonic() < deadline:
-            try:
-                response = client.get(url)
-            except httpx.TransportError as error:
-                seen = str(error)
-            else:
-                if response.is_success:
-                    return
-                seen = f"status {response.status_code}"
-            time.sleep(0.05)
-    raise TimeoutError(f"{url} is not ready after {READY_TIMEOUT_S:.0f} s ({seen})")

@@ -205,6 +205,30 @@ def test_one_that_does_not_run_is_unavailable_and_says_so(applications, status, 
         run(encoders_over(Handle(description())).describe("minilm"))
 
 
+def test_it_looks_again_without_being_asked_what_there_is(applications):
+    async def scene():
+        applications["minilm"] = application("DEPLOYING")
+        encoders = encoders_over(Handle(description()))
+        with pytest.raises(EncoderUnavailable):
+            await encoders.describe("minilm")
+        applications["minilm"] = application("RUNNING")
+        await asyncio.sleep(0.2)
+        return await encoders.describe("minilm")
+
+    assert run(scene()) == description()
+
+
+def test_one_that_is_built_anew_is_the_encoder_that_it_was(applications):
+    async def scene():
+        encoders = encoders_over(Handle(description()))
+        await settled(encoders)
+        applications["minilm"] = application("DEPLOYING", 2.0, deployments=())
+        await settled(encoders)
+        return await encoders.describe("minilm")
+
+    assert run(scene()) == description()
+
+
 def test_while_another_checkpoint_is_deployed_the_old_one_answers_for_itself(applications):
     async def scene():
         encoders = encoders_over(Handle(description()))
