@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 INVERTER, ENCODER = "InverterDeployment", "EncoderDeployment"
 REFRESH_S = 2.0
+AWAITED_S = 0.2  # the same, while somebody asks for one that is not known yet
+DESCRIBE_S = 10.0  # that a request waits for an encoder which runs to say what it is
 TRIES = 4  # of a call whose replica dies
 PART = 64  # vectors of one call: of a large request replicas get parts, and a dead one costs one part
 DIED = (RayActorError, grpc.RpcError)
@@ -66,8 +68,10 @@ class ServedEncoders:
             EncoderUnavailable: it has not started, or has failed to.
         """
         self._start()
-        if name not in self._served:
-            await self._refresh()
+        if name not in self._served or self._served[name].description is None:
+            await self._refresh(AWAITED_S)
+            if name in self._asked:
+                await asyncio.wait({self._asked[name]}, timeout=DESCRIBE_S)
         served = self._served.get(name)
         if served is None:
             raise UnknownEncoder(name, sorted(self._served))
@@ -148,10 +152,10 @@ class ServedEncoders:
             self._handles[key] = serve.get_deployment_handle(deployment, name, _check_exists=False)
         return self._handles[key]
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, at_most_every_s: float = REFRESH_S) -> None:
         """Asks Serve what there is, if that was not done just now."""
         async with self._refreshing:
-            if time.monotonic() - self._refreshed < REFRESH_S:
+            if time.monotonic() - self._refreshed < at_most_every_s:
                 return
             status = await asyncio.to_thread(serve.status)
             # While an application is built anew its deployments are not listed; it is the encoder that it was.

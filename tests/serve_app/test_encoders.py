@@ -153,7 +153,8 @@ def application(status="RUNNING", deployed=1.0, deployments=("InverterDeployment
 @pytest.fixture
 def applications(monkeypatch):
     there = {"gateway": application(deployments=("Gateway",)), "minilm": application()}
-    monkeypatch.setattr(serve_app.encoders, "REFRESH_S", 0.0)
+    monkeypatch.setattr(serve_app.encoders, "REFRESH_S", 0.02)
+    monkeypatch.setattr(serve_app.encoders, "AWAITED_S", 0.0)
     monkeypatch.setattr(serve_app.encoders.serve, "status", lambda: SimpleNamespace(applications=there))
     return there
 
@@ -162,7 +163,7 @@ async def settled(encoders):
     known = {}
     for _ in range(5):
         known = await encoders.known()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
     return known
 
 
