@@ -69,7 +69,7 @@ class ServedEncoders:
         """
         self._start()
         if name not in self._served or self._served[name].description is None:
-            await self._refresh(AWAITED_S)
+            await self._refresh(awaited=True)
             if name in self._asked:
                 await asyncio.wait({self._asked[name]}, timeout=DESCRIBE_S)
         served = self._served.get(name)
@@ -152,10 +152,10 @@ class ServedEncoders:
             self._handles[key] = serve.get_deployment_handle(deployment, name, _check_exists=False)
         return self._handles[key]
 
-    async def _refresh(self, at_most_every_s: float = REFRESH_S) -> None:
+    async def _refresh(self, awaited: bool = False) -> None:
         """Asks Serve what there is, if that was not done just now."""
         async with self._refreshing:
-            if time.monotonic() - self._refreshed < at_most_every_s:
+            if time.monotonic() - self._refreshed < (AWAITED_S if awaited else REFRESH_S):
                 return
             status = await asyncio.to_thread(serve.status)
             # While an application is built anew its deployments are not listed; it is the encoder that it was.
