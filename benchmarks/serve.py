@@ -98,7 +98,10 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=int, default=2000, help="fuzz: of schemathesis (default 2000)")
     parser.add_argument("--mutated", type=int, default=10_000, help="fuzz: mutated bodies (default 10000)")
     parser.add_argument(
-        "--proxy", choices=PROXIES, default="shipped", help="before Serve (default: as cluster/serve.env has it)"
+        "--proxy",
+        choices=PROXIES,
+        default="shipped",
+        help="before Serve (default: HAProxy if it is installed, as `make serve`)",
     )
     parser.add_argument("--table", action="store_true", help="print Markdown tables before the JSON line")
     return parser

@@ -13,13 +13,12 @@ from benchmarks.serve_hey import rate_of, run_hey, statuses_of
 from benchmarks.serve_load import Answer, body_of, counted, in_sequence, open_loop
 from benchmarks.serve_percentile import percentile
 from benchmarks.serve_server import (
-    SERVE_ENVIRONMENT,
     Server,
     has_haproxy,
-    read_environment,
     scratch_folder,
     serve_run,
     serving_environment,
+    shipped_proxy,
 )
 
 CLIENTS = 32
@@ -103,7 +102,7 @@ def latencies_of(answers: list[Answer]) -> dict[str, float]:
 def measure_overhead(checkpoint: Path, arguments: Namespace) -> dict[str, Any]:
     """Milliseconds that one request takes more than the model, on an idle server, with each proxy that is here.
 
-    `overhead_ms` is that of the proxy which cluster/serve.env chooses.
+    `overhead_ms` is that of the proxy which `make serve` chooses.
     """
     proxies = ["ray", "haproxy"] if has_haproxy() else ["ray"]
     if not has_haproxy():
@@ -131,12 +130,6 @@ def _overhead(checkpoint: Path, arguments: Namespace, proxy: str, count: int) ->
     found = {"p50_ms": round(latency["p50_ms"], 2), "p99_ms": round(latency["p99_ms"], 2)}
     print(f"{proxy}: {found}", file=sys.stderr, flush=True)
     return found | {"statuses": counted(answers)}
-
-
-def shipped_proxy() -> str:
-    """The proxy that cluster/serve.env chooses."""
-    shipped = read_environment(SERVE_ENVIRONMENT.read_text(encoding="utf-8")) if SERVE_ENVIRONMENT.exists() else {}
-    return "haproxy" if shipped.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else "ray"
 
 
 def tables(result: dict[str, Any]) -> str:

@@ -132,12 +132,17 @@ def has_haproxy() -> bool:
     return shutil.which("haproxy") is not None and HAPROXY.exists()
 
 
+def shipped_proxy() -> str:
+    """The one that `make serve` takes: HAProxy where it is installed."""
+    return "haproxy" if has_haproxy() else "ray"
+
+
 def serving_environment(ray_folder: Path, proxy: str = "shipped", cpus: int = 0) -> dict[str, str]:
     """The environment of a server.
 
     Args:
         ray_folder: where Ray keeps its sockets and logs; a short path.
-        proxy: shipped (as cluster/serve.env has it), ray or haproxy.
+        proxy: shipped (the one of `make serve`), ray or haproxy.
         cpus: that Ray counts at least; replicas of more threads than the machine has cores start too.
 
     Raises:
@@ -156,18 +161,15 @@ def serving_environment(ray_folder: Path, proxy: str = "shipped", cpus: int = 0)
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(ray_folder / "haproxy" / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(ray_folder / "haproxy"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(ray_folder / "haproxy" / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(ray_folder / "haproxy" / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
     }
     if cpus > (os.cpu_count() or 1):
         own["RAY_OVERRIDE_RESOURCES"] = json.dumps({"CPU": cpus})
-    if proxy != "shipped":
-        own["RAY_SERVE_ENABLE_HA_PROXY"] = "1" if proxy == "haproxy" else "0"
-    environment = base | shipped | own
-    if environment.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" or proxy == "haproxy":
-        binary = environment.get("RAY_SERVE_HAPROXY_BINARY_PATH") or HAPROXY
-        environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = str((ROOT / binary).resolve())
-    return environment
+    if (shipped_proxy() if proxy == "shipped" else proxy) == "haproxy":
+        own |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY)}
+    return base | shipped | own
 
 
 def config_for(checkpoint: Path, port: int, **encoder: Any) -> dict[str, Any]:

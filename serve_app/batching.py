@@ -83,6 +83,7 @@ class Batcher(Generic[WayT, PassT, ResultT]):
         model: what to run; see `Model`.
         rows_at_once: how many vectors of a way of decoding go together.
         on_batch: is told of each batch that ended.
+        thread: the one thread that the model runs in; None makes one.
     """
 
     def __init__(
@@ -90,10 +91,11 @@ class Batcher(Generic[WayT, PassT, ResultT]):
         model: Model[WayT, PassT, ResultT],
         rows_at_once: Callable[[WayT], int],
         on_batch: Callable[[BatchReport], None] = lambda report: None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._model, self._rows_at_once, self._on_batch = model, rows_at_once, on_batch
         self._requests: list[_Request[WayT, PassT, ResultT]] = []  # with rows that wait, oldest first
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._thread = thread or ThreadPoolExecutor(1)
         self._numbers = count()
         self._worker: asyncio.Task[None] | None = None
 

@@ -8,6 +8,7 @@ Shapes: N vectors, D embedding.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -55,13 +56,16 @@ class InverterDeployment:
         max_batch_size: int,
         embedder: DeploymentHandle | None = None,
     ) -> None:
-        self._model = ServedCheckpoint(checkpoint, device, threads, max_batch_size)
+        # All of the model happens in one thread. OpenMP has workers for each thread that ever computed, and once there
+        # are more of them than cores it lets them sleep between any two operations (docs/LOG.md).
+        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._model = thread.submit(ServedCheckpoint, checkpoint, device, threads, max_batch_size).result()
         require_agreement(self._model.inverter.config, encoder, dim)
         self._embedder = embedder
         self._batcher: Batcher[Way, list[ShownToken], Decoded] = Batcher(
-            self._model.run, self._model.rows_at_once, ReplicaMetrics(encoder).batch
+            self._model.run, self._model.rows_at_once, ReplicaMetrics(encoder).batch, thread
         )
-        self._model.warm_up()
+        thread.submit(self._model.warm_up).result()
         logger.info("ready: %s from %s, version %s, on %s", encoder, checkpoint, self._model.version, device)
 
     async def describe(self) -> Description:

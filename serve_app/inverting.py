@@ -108,12 +108,11 @@ class ServedCheckpoint:
         inverter, choices = self.inverter, way.choices
         states = (inverter.candidate_states if way.every else inverter.states)(vectors, choices)
         changed = np.zeros(len(vectors), dtype=np.int64)
-        before: torch.Tensor | None = None
+        before: np.ndarray | int = inverter.config.model.mask_id
         state: DecodingState | None = None
         for state in states:
-            tokens = state.tokens.view(len(vectors), -1)  # [B, (C x) L]
-            differs = tokens != (inverter.config.model.mask_id if before is None else before)
-            changed += differs.any(dim=1).cpu().numpy()
+            tokens = state.tokens.cpu().numpy().reshape(len(vectors), -1)  # [B, (C x) L]
+            changed += (tokens != before).any(axis=1)
             before = tokens
             yield Step(shown=self._shown(vectors, way, state, watched))
         assert state is not None, "a decoder makes one pass at least"
