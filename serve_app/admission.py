@@ -1,7 +1,9 @@
 """How much may be under way at a time, and when to come again.
 
-A queue that grows without end makes everybody wait for answers that nobody waits for any more; so what is more than the
-limit is turned away at once, with an estimate of when there will be room.
+A queue that grows without end makes everybody wait for answers that nobody waits for any more; so what would wait too
+long is turned away at once, with an estimate of when there will be room. How long is known from the rate at which
+vectors were answered lately while there was something to do: by Little's law a queue of L vectors at that rate is a
+wait of L / rate.
 """
 
 import math
@@ -9,6 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 WINDOW_S = 10.0  # over which the rate of answers is measured
 UNKNOWN_S = 5  # to come again, while no rate is known
@@ -28,11 +31,51 @@ class QueueFull(Exception):
         self.retry_after_s = retry_after_s
 
 
+@dataclass
+class _Queue:
+    """What is known of one encoder.
+
+    Attributes:
+        queued: vectors under way.
+        busy_s: seconds in which there were any, up to `since`.
+        since: when `queued` was last changed.
+        answered: (time, busy seconds until then, vectors) of the answers of the last WINDOW_S.
+    """
+
+    queued: int = 0
+    busy_s: float = 0.0
+    since: float = 0.0
+    answered: deque[tuple[float, float, int]] = field(default_factory=deque)
+
+    def change(self, vectors: int, now: float) -> None:
+        """So many more, or less, are under way."""
+        if self.queued:
+            self.busy_s += now - self.since
+        self.queued, self.since = self.queued + vectors, now
+
+    def answer(self, vectors: int, now: float) -> None:
+        """So many of those under way have their texts."""
+        busy_s = self.busy_s + now - self.since
+        if not self.answered:  # from here on the rate is measured
+            self.answered.append((now, busy_s, 0))
+        self.answered.append((now, busy_s, vectors))
+
+    def rate(self, now: float) -> float:
+        """Vectors answered a busy second lately; 0 where none is known."""
+        while len(self.answered) > 1 and self.answered[1][0] < now - WINDOW_S:
+            self.answered.popleft()
+        if not self.answered or self.answered[-1][0] < now - WINDOW_S:
+            return 0.0
+        spent = self.answered[-1][1] - self.answered[0][1]
+        return sum(vectors for _, _, vectors in list(self.answered)[1:]) / spent if spent > 0 else 0.0
+
+
 class Admission:
     """Counts the vectors of each encoder that are under way.
 
     Args:
         most: of one encoder at a time.
+        longest_wait_s: that what is under way may take; what comes then is turned away.
         on_change: is told the name and the count.
         clock: seconds.
     """
@@ -40,16 +83,16 @@ class Admission:
     def __init__(
         self,
         most: int,
+        longest_wait_s: float = math.inf,
         on_change: Callable[[str, int], None] = lambda name, queued: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most, self._on_change, self._clock = most, on_change, clock
-        self._queued: defaultdict[str, int] = defaultdict(int)
-        self._answered: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)
+        self._most, self._longest_wait_s, self._on_change, self._clock = most, longest_wait_s, on_change, clock
+        self._queues: defaultdict[str, _Queue] = defaultdict(_Queue)
 
     def queued(self, name: str) -> int:
         """Vectors of an encoder that are under way."""
-        return self._queued[name]
+        return self._queues[name].queued
 
     @contextmanager
     def enter(self, name: str, vectors: int) -> Iterator[None]:
@@ -58,25 +101,20 @@ class Admission:
         Raises:
             QueueFull: there is none.
         """
-        if self._queued[name] + vectors > self._most:
-            raise QueueFull(self._queued[name], self._retry_after(name, vectors))
+        queue = self._queues[name]
+        rate = queue.rate(self._clock())
+        room = self._most if rate == 0.0 else min(self._most, rate * self._longest_wait_s + vectors)
+        if queue.queued + vectors > room:
+            over = queue.queued + vectors - room
+            again = UNKNOWN_S if rate == 0.0 else min(LONGEST_S, max(1, math.ceil(over / rate)))
+            raise QueueFull(queue.queued, again)
         self._change(name, vectors)
         try:
             yield
-            self._answered[name].append((self._clock(), vectors))
+            queue.answer(vectors, self._clock())
         finally:
             self._change(name, -vectors)
 
     def _change(self, name: str, vectors: int) -> None:
-        self._queued[name] += vectors
-        self._on_change(name, self._queued[name])
-
-    def _retry_after(self, name: str, vectors: int) -> int:
-        """Until so much has been answered that these would fit."""
-        answered, now = self._answered[name], self._clock()
-        while answered and answered[0][0] < now - WINDOW_S:
-            answered.popleft()
-        rate = sum(count for _, count in answered) / WINDOW_S
-        if rate == 0.0:
-            return UNKNOWN_S
-        return min(LONGEST_S, max(1, math.ceil((self._queued[name] + vectors - self._most) / rate)))
+        self._queues[name].change(vectors, self._clock())
+        self._on_change(name, self._queues[name].queued)

@@ -23,6 +23,11 @@ class GatewayArgs(BaseModel):
     max_queued_vectors: int = Field(
         default=512, gt=0, description="of one encoder, under way or waiting here; what is more is answered with 429"
     )
+    max_wait_s: float = Field(
+        default=8.0,
+        gt=0,
+        description="that what waits may take, at the rate of late; what comes then is answered with 429",
+    )
     request_timeout_s: float = Field(default=60.0, gt=0, description="then 503; longer than a model takes to load")
     body_timeout_s: float = Field(default=20.0, gt=0, description="to send a whole body in; then 408")
     replicas: int = Field(default=1, gt=0, description="of the gateway; queues are counted in each")

@@ -41,31 +41,54 @@ def test_encoders_have_queues_of_their_own():
         retry_after(admission, name="b")
 
 
+def answered(admission, clock, vectors, seconds):
+    """So many vectors, one request, take so long."""
+    with admission.enter("a", vectors):
+        clock.now += seconds
+
+
 def test_when_to_come_again_follows_from_the_rate_of_answers():
     clock = Clock()
     admission = Admission(100, clock=clock)
     with admission.enter("a", 100):
         assert retry_after(admission) == UNKNOWN_S
-    for _ in range(10):  # 20 vectors in 10 s, 2 a second
-        clock.now += 1.0
-        with admission.enter("a", 2):
-            pass
+    for _ in range(11):
+        answered(admission, clock, 2, 1.0)  # 2 a second
     with admission.enter("a", 100):
-        # The 100 answered at 0 s are out of the window; 7 vectors have to go before 7 more fit.
-        clock.now += 0.5
         assert retry_after(admission, 7) == 4
         assert retry_after(admission, 1) == 1
-        clock.now += 8.0  # only 4 of them in the window now
-        assert retry_after(admission, 100) == LONGEST_S
-    clock.now += 100.0
-    with admission.enter("b", 100), admission.enter("a", 100):
-        clock.now += 11.0
-        assert retry_after(admission, 99) == UNKNOWN_S
+        assert retry_after(admission, 100) == 50
+        clock.now += 11.0  # nothing was answered lately
+        assert retry_after(admission, 7) == UNKNOWN_S
+
+
+def test_what_would_wait_too_long_is_turned_away():
+    clock = Clock()
+    admission = Admission(1000, longest_wait_s=8.0, clock=clock)
+    with admission.enter("a", 900):  # as long as nothing is known of the rate
+        pass
+    for _ in range(11):
+        answered(admission, clock, 2, 1.0)  # 2 a second: 16 in 8 s
+    with admission.enter("a", 16):
+        with admission.enter("a", 1):
+            assert retry_after(admission, 1) == 1  # 17 wait
+        with admission.enter("a", 500):  # however large, it may come when what is before it takes 8 s at most
+            assert retry_after(admission, 1) == LONGEST_S
+
+
+def test_the_rate_is_that_of_busy_seconds():
+    clock = Clock()
+    admission = Admission(1000, longest_wait_s=8.0, clock=clock)
+    for _ in range(40):
+        answered(admission, clock, 1, 0.1)  # 10 a second when asked
+        clock.now += 0.9  # but one asks a second
+    with admission.enter("a", 79), admission.enter("a", 1):
+        retry_after(admission, 1)
 
 
 def test_changes_are_told():
     told = []
-    admission = Admission(5, lambda name, queued: told.append((name, queued)))
+    admission = Admission(5, on_change=lambda name, queued: told.append((name, queued)))
     with admission.enter("a", 2), admission.enter("a", 1):
         pass
     assert told == [("a", 2), ("a", 3), ("a", 2), ("a", 0)]
