@@ -170,8 +170,7 @@ class DiffusionInverter:
 
     def rows_at_once(self, choices: Choices) -> int:
         """How many vectors are decoded together; each candidate counts as one."""
-        samples = choices.options.candidates if choices.strategy == "candidates" else 1
-        return max(1, self.batch_size // samples)
+        return max(1, self.batch_size // choices.samples)
 
     @torch.inference_mode()
     def states(

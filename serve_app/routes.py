@@ -215,7 +215,7 @@ class Routes:
             vectors = vectors_of(asked, description.dim, self._settings.max_vectors)
             if asked.refine and not description.encode:
                 raise ValueError("refine asks the embedding model, and none is served here; send refine false")
-            if (texts := len(vectors) * samples_of(choices)) > self._settings.max_vectors:
+            if (texts := len(vectors) * choices.samples) > self._settings.max_vectors:
                 most = self._settings.max_vectors
                 raise ValueError(f"embeddings x candidates are {texts} texts; send at most {most} in one request")
         except ValueError as error:
@@ -224,7 +224,7 @@ class Routes:
         return description, vectors, choices, asked.refine
 
     def _room(self, encoder: str, vectors: np.ndarray, choices: Choices) -> AbstractContextManager[None]:
-        return self._admission.enter(encoder, len(vectors) * samples_of(choices))
+        return self._admission.enter(encoder, len(vectors) * choices.samples)
 
     async def _in_time(self, request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         try:
@@ -251,8 +251,3 @@ class EventStream(StreamingResponse):
                 await super().__call__(scope, receive, send)
             finally:
                 await self._events.aclose()
-
-
-def samples_of(choices: Choices) -> int:
-    """Texts that are written for one vector."""
-    return choices.options.candidates if choices.strategy == "candidates" else 1

@@ -105,6 +105,11 @@ class Choices:
             raise ValueError(f"steps is {self.steps}; give at least 1")
         self.options.read_by(self.strategy)
 
+    @property
+    def samples(self) -> int:
+        """Texts that are written for one vector."""
+        return self.options.candidates if self.strategy == "candidates" else 1
+
 
 def read_options(settings: Sequence[str]) -> DecodingOptions:
     """Options from lines `key=value`, as a command line has them.
