@@ -93,7 +93,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of a replica (default: all)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of load: capacity, overload (default 60)")
-    parser.add_argument("--repeats", type=int, default=3, help="capacity: rounds; medians count (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="capacity: sweeps of the bare model (default 3)")
     parser.add_argument("--requests", type=int, default=200, help="overhead: one after another (default 200)")
     parser.add_argument("--cases", type=int, default=2000, help="fuzz: of schemathesis (default 2000)")
     parser.add_argument("--mutated", type=int, default=10_000, help="fuzz: mutated bodies (default 10000)")

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.serve_bare import bare_latency, bare_throughput
+from benchmarks.serve_bare import BATCHES, BareModel, bare_model
 from benchmarks.serve_checkpoints import random_vectors
 from benchmarks.serve_hey import rate_of, run_hey, statuses_of
 from benchmarks.serve_load import Answer, body_of, counted, in_sequence, open_loop
@@ -23,43 +23,66 @@ from benchmarks.serve_server import (
 
 CLIENTS = 32
 LOADED = 0.8  # of the capacity
-BARE_SECONDS = 5.0  # of each batch
+SWEEP_S, HTTP_S, BARE_S = 3.0, 12.0, 6.0  # of a batch in the sweep, of a turn of HTTP, of one of the bare model
 WARM_UP = 20
-SEQUENTIAL = 200
+CHUNKS = 4  # turns of the sequential requests
 DISTINCT = 64
 
 
 def measure_capacity(checkpoint: Path, arguments: Namespace) -> dict[str, Any]:
-    """HTTP's inversions a second over the bare model's, and latency at 80% of them; the two sides take turns."""
-    rounds = [_round(checkpoint, arguments, turn) for turn in range(arguments.repeats)]
-    http = [each["http"] for each in rounds]
-    bare = [each["bare"]["best"] for each in rounds]
-    late = {name: round(median(each["latency_80"][name] for each in rounds), 3) for name in rounds[0]["latency_80"]}
-    return {
-        "capacity_share": round(median(http) / median(bare), 3),
-        "latency_80": late,
-        "capacity": {
-            "http_inversions_per_second": round(median(http), 2),
-            "bare_inversions_per_second": round(median(bare), 2),
-            "precision": rounds[0]["bare"]["precision"],
-            "clients": CLIENTS,
-            "rounds": rounds,
-        },
-    }
+    """HTTP's inversions a second over the bare model's, and latency at 80% of them.
 
-
-def _round(checkpoint: Path, arguments: Namespace, turn: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for side in ("bare", "http")[:: -1 if turn % 2 else 1]:
-        if side == "bare":
-            seconds = min(BARE_SECONDS, arguments.seconds)
-            found["bare"] = bare_throughput(checkpoint, arguments.threads, seconds, _environment(arguments.proxy))
-            continue
+    Which batch is the bare model's best is found before the server starts. Then the two sides take turns of seconds,
+    since a machine's speed may change within minutes; each turn of HTTP is compared with those of the bare model on
+    either side of it, and the median of the shares counts.
+    """
+    with bare_model(checkpoint, arguments.threads, _environment(arguments.proxy)) as bare:
+        batches = _sweep(bare, arguments.repeats)
+        best = max(batches, key=lambda batch: batches[batch])
         with serve_run(checkpoint, arguments.proxy, threads=arguments.threads) as server:
-            found["http"], found["hey_statuses"] = capacity_of(server, arguments.seconds)
-            latency, found["latency_80_statuses"] = asyncio.run(_loaded(server, found["http"], arguments.seconds))
-            found["latency_80"] = latency
-    print(f"round {turn + 1}: {found}", file=sys.stderr, flush=True)
+            turns = _turns(server, bare, best, max(1, round(arguments.seconds / HTTP_S)))
+            capacity = median(turn["http"] for turn in turns)
+            late, statuses = asyncio.run(_loaded(server, capacity, arguments.seconds))
+        return {
+            "capacity_share": round(median(turn["share"] for turn in turns), 3),
+            "latency_80": {name: round(value, 3) for name, value in late.items()},
+            "capacity": {
+                "http_inversions_per_second": round(capacity, 2),
+                "bare_inversions_per_second": round(median(turn["bare"] for turn in turns), 2),
+                "bare_batch": best,
+                "bare_before_the_server": {str(batch): round(rate, 2) for batch, rate in batches.items()},
+                "precision": bare.precision,
+                "clients": CLIENTS,
+                "turns": [{name: round(value, 3) for name, value in turn.items()} for turn in turns],
+                "statuses_at_80": statuses,
+            },
+        }
+
+
+def _sweep(bare: BareModel, repeats: int) -> dict[int, float]:
+    """Median inversions a second of each batch; there and back again, so that no batch has all the good moments."""
+    rates: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+    for repeat in range(repeats):
+        for batch in BATCHES[:: -1 if repeat % 2 else 1]:
+            rates[batch].append(bare.rate(batch, SWEEP_S))
+    found = {batch: median(values) for batch, values in rates.items()}
+    said = ", ".join(f"{batch}: {rate:.1f}" for batch, rate in found.items())
+    print(f"bare, inversions/s by batch: {said}", file=sys.stderr, flush=True)
+    return found
+
+
+def _turns(server: Server, bare: BareModel, batch: int, turns: int) -> list[dict[str, float]]:
+    body = body_of(random_vectors(1)[0])
+    in_sequence(server.invert, [body], WARM_UP)
+    found = []
+    before = bare.rate(batch, BARE_S)
+    for turn in range(1, turns + 1):
+        http, _ = capacity_of(server, HTTP_S)
+        after = bare.rate(batch, BARE_S)
+        own = (before + after) / 2
+        found.append({"http": http, "bare": own, "share": http / own})
+        print(f"turn {turn} of {turns}: bare {own:.2f}/s, share {http / own:.2f}", file=sys.stderr, flush=True)
+        before = after
     return found
 
 
@@ -69,17 +92,18 @@ def _environment(proxy: str) -> dict[str, str]:
 
 
 def capacity_of(server: Server, seconds: float) -> tuple[float, dict[str, int]]:
-    """Inversions a second of CLIENTS clients with one vector each, after a warm-up; answers by status.
+    """Inversions a second of CLIENTS clients with one vector each; answers by status.
 
     Raises:
-        RuntimeError: nothing was answered with 200.
+        RuntimeError: too little was answered with 200.
     """
-    body = body_of(random_vectors(1)[0])
-    in_sequence(server.invert, [body], WARM_UP)
-    rows = run_hey(server.invert, body, CLIENTS, seconds)
-    rate = rate_of(rows, seconds)
+    rows = run_hey(server.invert, body_of(random_vectors(1)[0]), CLIENTS, seconds)
+    rate = rate_of(rows, CLIENTS)
     if not rate:
-        raise RuntimeError(f"no vector was inverted ({statuses_of(rows)}); the server printed:\n{server.last_lines()}")
+        raise RuntimeError(
+            f"in {seconds:.0f} s not every client got a second answer ({statuses_of(rows)}); ask for more --seconds. "
+            f"The server printed:\n{server.last_lines()}"
+        )
     print(f"HTTP, {CLIENTS} clients: {rate:.2f} inversions/s", file=sys.stderr, flush=True)
     return rate, statuses_of(rows)
 
@@ -107,27 +131,35 @@ def measure_overhead(checkpoint: Path, arguments: Namespace) -> dict[str, Any]:
     proxies = ["ray", "haproxy"] if has_haproxy() else ["ray"]
     if not has_haproxy():
         print("HAProxy is left out: haproxy is not installed, or there is no cluster/haproxy", file=sys.stderr)
-    count = arguments.requests
-    bare = [bare_latency(checkpoint, arguments.threads, count, _environment("shipped"))]
-    found = {name: _overhead(checkpoint, arguments, name, count) for name in proxies}
-    bare.append(bare_latency(checkpoint, arguments.threads, count, _environment("shipped")))  # on either side in time
-    own = median(each["p50_ms"] for each in bare)
-    for each in found.values():
-        each["overhead_ms"] = round(each["p50_ms"] - own, 2)
+    with bare_model(checkpoint, arguments.threads, _environment("shipped")) as bare:
+        found = {name: _overhead(checkpoint, arguments, name, bare) for name in proxies}
     shipped = shipped_proxy()
     return {
         "overhead_ms": found.get(shipped, found["ray"])["overhead_ms"],
-        "overhead": {"shipped_proxy": shipped, "bare_p50_ms": round(own, 2), "requests": count} | found,
+        "overhead": {"shipped_proxy": shipped, "requests": arguments.requests} | found,
     }
 
 
-def _overhead(checkpoint: Path, arguments: Namespace, proxy: str, count: int) -> dict[str, Any]:
-    bodies = [body_of(vector) for vector in random_vectors(count)]
+def _overhead(checkpoint: Path, arguments: Namespace, proxy: str, bare: BareModel) -> dict[str, Any]:
+    """A server and the bare model in turns: the middle one of the differences of their p50 counts."""
+    size = max(1, arguments.requests // CHUNKS)
+    bodies = [body_of(vector) for vector in random_vectors(size)]
+    answers: list[Answer] = []
+    more, own = [], []
     with serve_run(checkpoint, proxy, threads=arguments.threads) as server:
         in_sequence(server.invert, bodies, WARM_UP)
-        answers = in_sequence(server.invert, bodies, count)
-        latency = latencies_of(answers)
-    found = {"p50_ms": round(latency["p50_ms"], 2), "p99_ms": round(latency["p99_ms"], 2)}
+        for _ in range(CHUNKS):
+            own.append(bare.latency(size)["p50_ms"])
+            chunk = in_sequence(server.invert, bodies, size)
+            more.append(latencies_of(chunk)["p50_ms"] - own[-1])
+            answers += chunk
+    latency = latencies_of(answers)
+    found = {
+        "overhead_ms": round(median(more), 2),
+        "bare_p50_ms": round(median(own), 2),
+        "p50_ms": round(latency["p50_ms"], 2),
+        "p99_ms": round(latency["p99_ms"], 2),
+    }
     print(f"{proxy}: {found}", file=sys.stderr, flush=True)
     return found | {"statuses": counted(answers)}
 
@@ -136,11 +168,12 @@ def tables(result: dict[str, Any]) -> str:
     """Both sides of the capacity and the latencies, or the times of one request."""
     if "overhead" in result:
         found = result["overhead"]
-        lines = ["| one request, idle | p50 | more than the model |", "|---|---|---|"]
-        lines.append(f"| bare model | {found['bare_p50_ms']:.1f} ms | |")
+        lines = ["| one request, idle | p50 | the bare model's | more | p99 |", "|---|---|---|---|---|"]
         for name in ("ray", "haproxy"):
             if name in found:
-                lines.append(f"| {name} | {found[name]['p50_ms']:.1f} ms | {found[name]['overhead_ms']:.1f} ms |")
+                p50, p99 = found[name]["p50_ms"], found[name]["p99_ms"]
+                own, more = found[name]["bare_p50_ms"], found[name]["overhead_ms"]
+                lines.append(f"| {name} | {p50:.1f} ms | {own:.1f} ms | {more:.1f} ms | {p99:.1f} ms |")
         return "\n".join(lines)
     sides, late = result["capacity"], result["latency_80"]
     return "\n".join(

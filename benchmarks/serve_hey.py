@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 TIMEOUT_S = 90
-UNDER_WAY_S = 2.0  # until all clients are
 COLUMNS = ("response-time", "status-code", "offset")
 
 
@@ -42,10 +41,16 @@ def _sent(row: Row) -> float:
     return row.sent
 
 
-def rate_of(rows: list[Row], seconds: float, under_way: float = UNDER_WAY_S) -> float:
-    """Answers with status 200 a second, from when all clients are under way until the last is told to stop."""
-    done = [row for row in rows if row.status == 200 and under_way < row.sent + row.took <= seconds]
-    return len(done) / (seconds - under_way)
+def rate_of(rows: list[Row], clients: int) -> float:
+    """Answers with status 200 a second, from when as many have come as there are clients until the last one; 0 if none.
+
+    Answers of one batch come together. Counted from one of them to another, and not between two moments that fall
+    somewhere into batches, they are neither one batch too many nor one too few.
+    """
+    ends = sorted(row.sent + row.took for row in rows if row.status == 200)
+    if len(ends) <= clients or ends[-1] == ends[clients - 1]:
+        return 0.0
+    return (len(ends) - clients) / (ends[-1] - ends[clients - 1])
 
 
 def run_hey(url: str, body: str, clients: int, seconds: float) -> list[Row]:

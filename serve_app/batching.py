@@ -1,8 +1,11 @@
 """The vectors of many requests through one model together: what runs next, and who is told about it.
 
-Nobody waits for a batch to fill. While the model is at work requests gather, and when it is free the next batch is made
-of what is there: one vector of each request in turn, so that a request of a thousand vectors does not keep out one of a
-single vector. Vectors go together if they are to be decoded in the same way; the way of the oldest request comes first.
+While the model is at work requests gather, and when it is free the next batch is made of what is there: one vector of
+each request in turn, so that a request of a thousand vectors does not keep out one of a single vector. A lone request
+waits for nobody. But callers who were just answered often ask again at once, and without a moment's patience two groups
+of them would take turns, each in half a batch; so a batch waits for as many as the last one answered, for a twentieth
+of the time that it took at most. Vectors go together if they are to be decoded in the same way; the way of the oldest
+request comes first.
 The model runs in a thread of its own, since health checks and other requests need the event loop meanwhile. A request
 that was given up leaves the queue at once, and ends a batch that nobody waits for any more at its next pass.
 
@@ -16,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
@@ -25,6 +29,8 @@ import numpy as np
 WayT = TypeVar("WayT", bound=Hashable)
 PassT = TypeVar("PassT")
 ResultT = TypeVar("ResultT")
+
+PATIENCE = 0.05  # of the time of the last batch
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Batcher(Generic[WayT, PassT, ResultT]):
         rows_at_once: how many vectors of a way of decoding go together.
         on_batch: is told of each batch that ended.
         thread: the one thread that the model runs in; None makes one.
+        patience: how long a batch waits for those whom the last one answered, as a share of the last one's time.
     """
 
     def __init__(
@@ -92,12 +99,16 @@ class Batcher(Generic[WayT, PassT, ResultT]):
         rows_at_once: Callable[[WayT], int],
         on_batch: Callable[[BatchReport], None] = lambda report: None,
         thread: ThreadPoolExecutor | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self._model, self._rows_at_once, self._on_batch = model, rows_at_once, on_batch
         self._requests: list[_Request[WayT, PassT, ResultT]] = []  # with rows that wait, oldest first
         self._thread = thread or ThreadPoolExecutor(1)
         self._numbers = count()
         self._worker: asyncio.Task[None] | None = None
+        self._patience = patience
+        self._came = asyncio.Event()  # a request
+        self._hoped_for, self._until = 0, 0.0  # vectors that are waited for, and until when
 
     @property
     def waiting(self) -> int:
@@ -121,6 +132,7 @@ class Batcher(Generic[WayT, PassT, ResultT]):
         request = _Request(way, vectors, watch, loop.create_future(), next(self._numbers))
         request.waiting.extend(range(len(vectors)))
         self._requests.append(request)
+        self._came.set()
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
         try:
@@ -131,7 +143,10 @@ class Batcher(Generic[WayT, PassT, ResultT]):
     async def _work(self) -> None:
         """Batch after batch, until nothing waits."""
         loop = asyncio.get_running_loop()
-        while taken := self._take():
+        while True:
+            await self._gather()
+            if not (taken := self._take()):
+                return
             start = time.perf_counter()
             try:
                 results = await loop.run_in_executor(self._thread, self._run_batch, loop, taken)
@@ -146,6 +161,18 @@ class Batcher(Generic[WayT, PassT, ResultT]):
                 if len(request.done) == len(request.vectors) and not request.future.done():
                     request.future.set_result([request.done[row] for row in range(len(request.vectors))])
             self._on_batch(BatchReport(len(taken), [start - request.arrived for request, _ in taken], model_s))
+            self._hoped_for = self.waiting + len(results)
+            self._until = time.perf_counter() + self._patience * model_s
+
+    async def _gather(self) -> None:
+        """Waits for those whom the last batch answered, if that was just now."""
+        while (left := self._until - time.perf_counter()) > 0:
+            oldest = next((request for request in self._requests if request.waiting), None)
+            if oldest is None or self.waiting >= min(self._hoped_for, self._rows_at_once(oldest.way)):
+                return
+            self._came.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._came.wait(), left)
 
     def _take(self) -> list[tuple[_Request[WayT, PassT, ResultT], int]]:
         """The next batch: a row of each request in turn, of those that are decoded as the oldest is."""

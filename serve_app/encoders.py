@@ -10,7 +10,8 @@ Shapes: N vectors, D embedding.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -85,7 +86,7 @@ class ServedEncoders:
         """The texts of vectors [N, D], in parts.
 
         Raises:
-            EncoderUnavailable: its replicas die again and again.
+            EncoderUnavailable: its replicas die again and again, or Serve does not take the call.
         """
         handle = self._handle(INVERTER, name)
         parts = [vectors[start : start + PART] for start in range(0, len(vectors), PART)]
@@ -98,22 +99,21 @@ class ServedEncoders:
         """What each pass makes of vectors [N, D], and at the end the answer.
 
         Raises:
-            EncoderUnavailable: its replicas die again and again.
+            EncoderUnavailable: its replicas die again and again, or Serve does not take the call.
         """
         handle = self._handle(INVERTER, name).options(stream=True)
         sent = [0] * len(vectors)
         for number in range(1, TRIES + 1):
             response = handle.watch.remote(vectors, choices, refine)
             try:
-                async for event in response:
-                    if isinstance(event, Answer):
-                        yield event
-                    elif event.step > sent[event.row]:
-                        sent[event.row] = event.step
-                        yield event
-                return
-            except DIED as error:
-                self._died(name, number, error)
+                with self._attempt(name, number):
+                    async for event in response:
+                        if isinstance(event, Answer):
+                            yield event
+                        elif event.step > sent[event.row]:
+                            sent[event.row] = event.step
+                            yield event
+                    return
             finally:
                 response.cancel()
 
@@ -121,7 +121,7 @@ class ServedEncoders:
         """The vectors [N, D] of texts, by the embedding model itself.
 
         Raises:
-            EncoderUnavailable: its replicas die again and again.
+            EncoderUnavailable: its replicas die again and again, or Serve does not take the call.
         """
         handle = self._handle(ENCODER, name)
         return await self._call(name, lambda: handle.encode.remote(texts))
@@ -130,21 +130,25 @@ class ServedEncoders:
         for number in range(1, TRIES + 1):
             response = call()
             try:
-                return await response
-            except DIED as error:
-                self._died(name, number, error)
+                with self._attempt(name, number):
+                    return await response
             except asyncio.CancelledError:
                 response.cancel()
                 raise
-            except RayServeException as error:
-                raise EncoderUnavailable(f"encoder {name!r} cannot be reached now") from error
         raise AssertionError("the last try returns or raises")
 
-    def _died(self, name: str, number: int, error: BaseException) -> None:
-        logger.warning("a replica of %s died (try %d of %d): %s", name, number, TRIES, type(error).__name__)
-        if number == TRIES:
-            raise EncoderUnavailable(f"replicas of encoder {name!r} keep dying; `serve status` says why") from error
-        self._on_retry(name)
+    @contextmanager
+    def _attempt(self, name: str, number: int) -> Iterator[None]:
+        """Goes on after a replica's death, to the next try; the last one raises EncoderUnavailable."""
+        try:
+            yield
+        except DIED as error:
+            logger.warning("a replica of %s died (try %d of %d): %s", name, number, TRIES, type(error).__name__)
+            if number == TRIES:
+                raise EncoderUnavailable(f"replicas of encoder {name!r} keep dying; `serve status` says why") from error
+            self._on_retry(name)
+        except RayServeException as error:
+            raise EncoderUnavailable(f"encoder {name!r} cannot be reached now") from error
 
     def _handle(self, deployment: str, name: str) -> DeploymentHandle:
         key = (deployment, name)

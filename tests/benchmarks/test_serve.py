@@ -9,7 +9,7 @@ import pytest
 from benchmarks import serve
 from benchmarks.serve_capacity import latencies_of
 from benchmarks.serve_changes import goes_through, steps_of
-from benchmarks.serve_hey import parse_hey, rate_of, statuses_of
+from benchmarks.serve_hey import Row, parse_hey, rate_of, statuses_of
 from benchmarks.serve_killed import first_answer_after, lost_and_wrong
 from benchmarks.serve_load import Answer, arrivals, counted, failures
 from benchmarks.serve_overload import is_seconds, probes_p50, recovered_after
@@ -46,8 +46,11 @@ def test_heys_table_is_read_in_the_order_sent_and_statuses_are_counted():
         parse_hey("Summary:\n  Total: 1 s\n")
 
 
-def test_a_rate_leaves_out_refusals_the_start_and_what_came_after_the_end():
-    assert rate_of(parse_hey(HEY), seconds=10.0, under_way=2.0) == 1 / 8
+def test_a_rate_counts_from_the_end_of_one_batch_to_the_end_of_another_and_leaves_out_refusals():
+    batches = [Row(sent, took, 200) for sent, took in [(0, 1.5), (0, 1.5), (1.5, 2), (1.5, 2), (3.5, 2), (3.5, 2)]]
+    assert rate_of([*batches, Row(3.0, 0.1, 429)], clients=2) == 1.0
+    assert rate_of(batches[:2], clients=2) == 0.0  # nobody was answered twice
+    assert rate_of(parse_hey(HEY), clients=1) == 2 / (11.5 - 0.3)
 
 
 def test_a_late_generator_does_not_make_a_server_fast():

@@ -78,6 +78,71 @@ def test_what_gathers_while_the_model_works_goes_together():
     assert found == [[f"a{n}"] for n in range(6)]
 
 
+class Lasting(Recorder):
+    """A model whose batches take a while, so that a share of it is time enough."""
+
+    def __call__(self, vectors, way, watched):
+        time.sleep(0.1)
+        yield from super().__call__(vectors, way, watched)
+
+
+async def ask_again_and_again(batcher, clients, times, pause):
+    """Clients that each ask again soon after they were answered; the first one begins alone."""
+
+    async def client(number):
+        await asyncio.sleep(0.02 * (number > 0))
+        for _ in range(times):
+            await batcher.run(numbers(number), "a")
+            await asyncio.sleep(pause)
+
+    await asyncio.gather(*map(client, range(clients)))
+
+
+def test_those_who_ask_again_at_once_do_not_take_turns_in_two_groups():
+    model = Lasting()
+    run(ask_again_and_again(Batcher(model, lambda way: 8, patience=5.0), clients=6, times=4, pause=0.005))
+    assert [len(batch) for batch in model.batches] == [1, 6, 6, 6, 5]
+
+
+def test_without_patience_they_do():
+    model = Lasting()
+    run(ask_again_and_again(Batcher(model, lambda way: 8, patience=0.0), clients=6, times=4, pause=0.005))
+    assert all(len(batch) < 6 for batch in model.batches)
+
+
+def test_a_batch_that_is_full_waits_for_nobody_else():
+    model = Lasting()
+    run(ask_again_and_again(Batcher(model, lambda way: 3, patience=5.0), clients=6, times=2, pause=0.0))
+    assert [len(batch) for batch in model.batches][1:4] == [3, 3, 3]
+
+
+def test_patience_ends():
+    async def scene():
+        batcher = Batcher(Lasting(), lambda way: 8, patience=3.0)
+        await asyncio.gather(*(batcher.run(numbers(n), "a") for n in range(4)))
+        (alone,) = await batcher.run(numbers(9), "a")
+        (later,) = await batcher.run(numbers(9), "a")
+        return alone.queued_s, later.queued_s
+
+    alone, later = run(scene())
+    assert 0.25 < alone < 2.0 and later < 0.2
+
+
+def test_who_leaves_while_a_batch_gathers_leaves_nothing_behind():
+    async def scene():
+        model = Lasting()
+        batcher = Batcher(model, lambda way: 8, patience=5.0)
+        await asyncio.gather(*(batcher.run(numbers(n), "a") for n in range(4)))
+        leaving = asyncio.create_task(batcher.run(numbers(7), "a"))
+        await asyncio.sleep(0.01)
+        leaving.cancel()
+        await settle()
+        await batcher.run(numbers(8), "a")
+        return model.batches
+
+    assert run(scene()) == [[0, 1, 2, 3], [8]]
+
+
 def test_a_large_request_lets_small_ones_in_between():
     async def scene():
         model = Recorder()

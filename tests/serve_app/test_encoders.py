@@ -99,6 +99,15 @@ def test_a_deployment_that_is_not_there_is_unavailable():
         run(encoders_over(handle).encode("a", ["text"]))
 
 
+def test_a_stream_of_a_deployment_that_is_not_there_is_unavailable():
+    async def watch():
+        handle = Handle([DeploymentUnavailableError("x")])
+        return [event async for event in encoders_over(handle).watch("a", vectors(1), Choices(), False)]
+
+    with pytest.raises(EncoderUnavailable, match="cannot be reached"):
+        run(watch())
+
+
 def test_a_large_request_goes_out_in_parts_and_comes_back_in_order():
     handle = Handle(lambda part, choices, refine: Answer([b"%d" % row[0] for row in part], "v", 0.1))
     answers = run(encoders_over(handle).invert("a", vectors(2 * PART + 3), Choices(), False))
