@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import httpx
 import psutil
 import yaml
 
+from benchmarks.ports import free_ports
 from benchmarks.processes import job_environment
 from benchmarks.serve_checkpoints import NAME
 
@@ -96,17 +96,6 @@ def _title(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-def free_ports(count: int) -> list[int]:
-    """As many different ports of loopback that nobody listens on just now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def read_environment(text: str) -> dict[str, str]:

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.utils import _http
 
+from benchmarks.ports import free_ports
 from embinv.data.reading import UnreadableFile, read_batches
 from embinv.data.settings import TextSource
 from embinv.data.sources import list_files
 from tests.hub import Failure, HubServer, noise, write_c4
-from tests.ports import free_ports
 
 TEXTS = noise(40_000)
 C4 = "hf://datasets/allenai/c4/en/c4-train.*.json.gz"

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.ports import free_ports
 from embinv.encoders import openai
 from embinv.encoders.base import open_encoder
 from embinv.encoders.hashing import HashEncoder
@@ -23,7 +24,6 @@ from embinv.encoders.settings import EncodingSettings
 from embinv.encoders.spec import EncoderSpec
 from tests.encoders import embeddings_server as fault
 from tests.encoders.embeddings_server import EmbeddingsServer, Fault, minilm, status
-from tests.ports import free_ports
 
 KEY_VARIABLE = "EMBINV_TEST_KEY"
 KEY = "sk-do-not-show-1f9a"

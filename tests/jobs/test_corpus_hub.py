@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray.data
 
+from benchmarks.ports import free_ports
 from embinv.data.settings import TextSource
 from jobs.arguments import run_job
 from jobs.corpus import main, make_corpus
 from tests.hub import Failure, HubServer, c4_row, noise, write_c4, write_jsonl_gz
-from tests.ports import free_ports
 
 SHARDS, SHARD_TEXTS = 6, 200
 MC4 = "hf://datasets/allenai/c4/multilingual/c4-{lang}.*.json.gz"

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.ports import free_ports
+from benchmarks.ports import free_ports
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

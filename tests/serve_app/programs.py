@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.ports import free_ports
+from benchmarks.ports import free_ports
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

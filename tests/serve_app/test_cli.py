@@ -17,9 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from benchmarks.ports import free_ports
 from serve_app.app import PROJECT_ROOT
 from serve_app.keys import key_hash, new_key
-from tests.ports import free_ports
 from tests.serve_app.programs import BIN, environment_for, head_node, poll, running
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]

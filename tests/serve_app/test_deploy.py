@@ -7,10 +7,10 @@ import httpx
 import pytest
 import yaml
 
+from benchmarks.ports import free_ports
 from serve_app import deploy as module
 from serve_app.dashboard import Dashboard, Unreachable
 from serve_app.deploy import Failed, deploy, main, reason
-from tests.ports import free_ports
 from tests.serve_app.programs import environment_for
 from tests.serve_app.small_app import config_of
 
