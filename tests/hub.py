@@ -9,7 +9,8 @@ A folder `root/OWNER/NAME/...` is the dataset `OWNER/NAME`, with one revision `m
     assert hub.bytes_sent("/resolve/") < 1_000_000
 
 As on the real hub, a gated dataset can be listed by everybody and read by nobody without its token, and a private one
-looks like one that does not exist. What it does not do: writing, models, commits, redirects to a CDN.
+looks like one that does not exist. Models' files are served too. What it does not do: writing, listing models, commits,
+redirects to a CDN.
 """
 
 import gzip
@@ -200,6 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
             routes = {"tree": self._tree, "paths-info": self._paths_info}
         elif parts[:1] == ["datasets"] and parts[3:4] == ["resolve"]:
             repo, rest, routes = "/".join(parts[1:3]), parts[3:], {"resolve": self._file}
+        elif parts[2:3] == ["resolve"]:  # of a model
+            repo, rest, routes = "/".join(parts[:2]), parts[2:], {"resolve": self._file}
         else:
             return self._refuse(404, None)
         folder = self.hub.root / repo

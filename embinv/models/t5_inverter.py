@@ -1,0 +1,154 @@
+"""A T5 that reads an embedding in place of a text: the inverter of the vec2text family.
+
+An embedding becomes R pseudo-tokens, which T5's encoder reads, and its decoder writes the text from left to right
+(Morris et al., 2023, "Text Embeddings Reveal (Almost) As Much As Text", section 4). Names of weights are those of the
+published checkpoints; the token embedding is kept once, and the encoder's, the decoder's and a tied head's are it.
+
+Shapes: B batch, L length, D embedding, R pseudo-tokens, H hidden, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from embinv.models.denoiser import scale_to_unit_rms
+from embinv.models.t5_settings import T5InverterConfig
+
+SHARED = "encoder_decoder.shared.weight"
+COPIES = ("encoder_decoder.encoder.embed_tokens.weight", "encoder_decoder.decoder.embed_tokens.weight")
+HEAD = "encoder_decoder.lm_head.weight"
+IGNORED = -100  # a target that counts for nothing, in PyTorch's and transformers' losses
+
+
+class T5Inverter(nn.Module):
+    """Embedding [B, D] in, text out.
+
+    Args:
+        config: the complete architecture.
+
+    Attributes:
+        embedding_transform: D -> D -> R x H.
+        encoder_decoder: the T5.
+        copies: names of the weights that are the token embedding.
+    """
+
+    def __init__(self, config: T5InverterConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape, dim = config.transformer, config.embedding_dim
+        self.embedding_transform = nn.Sequential(
+            nn.Linear(dim, dim),
+            nn.Dropout(config.dropout),
+            nn.GELU(),
+            nn.Linear(dim, config.pseudo_tokens * shape.d_model),
+        )
+        self.encoder_decoder = T5ForConditionalGeneration(_transformers_config(config))
+        if config.tied_head:
+            self.encoder_decoder.lm_head.weight = self.encoder_decoder.shared.weight
+        else:
+            self.encoder_decoder.lm_head.weight = nn.Parameter(self.encoder_decoder.lm_head.weight.detach().clone())
+        self.copies = (*COPIES, HEAD) if config.tied_head else COPIES
+        self.register_state_dict_post_hook(_without_copies)
+        self.register_load_state_dict_pre_hook(_with_copies)
+
+    def pseudo_tokens(self, embedding: Tensor) -> Tensor:
+        """What the encoder reads [B, R, H] in place of the text's tokens.
+
+        Raises:
+            ValueError: D is not the model's.
+        """
+        if embedding.shape[-1] != self.config.embedding_dim:
+            raise ValueError(
+                f"embeddings have {embedding.shape[-1]} dimensions, the model takes {self.config.embedding_dim}"
+            )
+        vector = scale_to_unit_rms(embedding) if self.config.unit_rms else embedding.float()
+        vector = vector.to(next(self.embedding_transform.parameters()).dtype)
+        return self.embedding_transform(vector).view(len(vector), self.config.pseudo_tokens, -1)
+
+    def forward(self, embedding: Tensor, token_ids: Tensor) -> Tensor:
+        """Logits [B, L, V] of each token given the vector and the tokens before it (teacher forcing).
+
+        Args:
+            embedding: [B, D].
+            token_ids: [B, L] int64; EOS, then PAD behind the text.
+        """
+        return self.encoder_decoder(
+            inputs_embeds=self.pseudo_tokens(embedding), decoder_input_ids=self._shifted(token_ids), use_cache=False
+        ).logits
+
+    def loss(self, embedding: Tensor, token_ids: Tensor) -> Tensor:
+        """Mean cross-entropy in nats of each token up to the end of the text, EOS included."""
+        logits = self(embedding, token_ids).float()
+        return F.cross_entropy(logits.flatten(0, 1), self.targets(token_ids).flatten(), ignore_index=IGNORED)
+
+    def targets(self, token_ids: Tensor) -> Tensor:
+        """The token ids [B, L] with IGNORED behind the first EOS or PAD; an EOS counts itself."""
+        is_end = (token_ids == self.config.eos_id) | (token_ids == self.config.pad_id)
+        ends_before = is_end.long().cumsum(dim=1) - is_end.long()
+        lone_pad = (token_ids == self.config.pad_id) & (token_ids != self.config.eos_id)
+        return token_ids.masked_fill((ends_before > 0) | lone_pad, IGNORED)
+
+    @torch.no_grad()
+    def generate(self, embedding: Tensor, beams: int = 1, never: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Writes a text for each vector.
+
+        Args:
+            embedding: [B, D].
+            beams: hypotheses kept at each token; 1 takes the likeliest token each time.
+            never: ids that are not written.
+
+        Returns:
+            Token ids [B, L] int64, PAD behind the end, and the probability [B, L] of each when it was written, 1 behind
+            the end.
+        """
+        states = self.encoder_decoder.encoder(inputs_embeds=self.pseudo_tokens(embedding)).last_hidden_state
+        t5: Any = self.encoder_decoder  # transformers' types do not know it as one that generates
+        written: Tensor = t5.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
+            max_new_tokens=self.config.seq_len,
+            num_beams=beams,
+            do_sample=False,
+            suppress_tokens=sorted({*never} - {self.config.eos_id}) or None,
+        )[:, 1:]  # without the start
+        missing = self.config.seq_len - written.shape[1]
+        token_ids = F.pad(written, (0, missing), value=self.config.pad_id)
+        probability = self(embedding, token_ids).float().softmax(dim=-1)
+        probability = probability.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)  # [B, L]
+        return token_ids, probability.masked_fill(self.targets(token_ids) == IGNORED, 1.0)
+
+    def _shifted(self, token_ids: Tensor) -> Tensor:
+        """What the decoder reads: the start, then all tokens but the last."""
+        start = torch.full_like(token_ids[:, :1], self.config.start_id)
+        return torch.cat([start, token_ids[:, :-1]], dim=1)
+
+
+def _transformers_config(config: T5InverterConfig) -> T5Config:
+    said: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "dropout_rate": config.dropout,
+        "decoder_start_token_id": config.start_id,
+        "eos_token_id": config.eos_id,
+        "pad_token_id": config.pad_id,
+        "tie_word_embeddings": config.tied_head,  # T5 1.0 ties, and then divides by the root of H; 1.1 does neither
+    }
+    return T5Config(**said, **config.transformer.model_dump())
+
+
+def _without_copies(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """A state dict that holds each tensor once."""
+    assert isinstance(module, T5Inverter)
+    for name in module.copies:
+        state.pop(prefix + name, None)
+
+
+def _with_copies(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """The reverse, so that loading finds every name."""
+    assert isinstance(module, T5Inverter)
+    for name in module.copies:
+        if prefix + SHARED in state:
+            state.setdefault(prefix + name, state[prefix + SHARED])

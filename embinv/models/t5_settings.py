@@ -1,0 +1,51 @@
+"""The complete architecture of a T5 inverter, as a checkpoint keeps it. Without torch."""
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class T5Shape(BaseModel):
+    """What a T5 says about its layers, under transformers' names; the defaults are those of every published T5."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    d_model: int = Field(gt=0)
+    d_kv: int = Field(gt=0)
+    d_ff: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    num_decoder_layers: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    relative_attention_num_buckets: int = Field(default=32, gt=0)
+    relative_attention_max_distance: int = Field(default=128, gt=0)
+    feed_forward_proj: Literal["relu", "gated-gelu"] = "relu"
+    layer_norm_epsilon: float = 1e-6
+
+
+class T5InverterConfig(BaseModel):
+    """The architecture of an inverter of the vec2text family (Morris et al., 2023, section 4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    family: ClassVar = "t5"
+
+    vocab_size: int = Field(gt=0, description="V, rows of the token embedding")
+    embedding_dim: int = Field(gt=0, description="D")
+    seq_len: int = Field(gt=0, description="L, the end of the text included")
+    pseudo_tokens: int = Field(gt=0, description="R, positions that the encoder reads the vector at")
+    dropout: float = Field(ge=0, lt=1)
+    start_id: int = Field(ge=0, description="what the decoder reads first")
+    eos_id: int = Field(ge=0)
+    pad_id: int = Field(ge=0)
+    unit_rms: bool = Field(description="scale vectors to unit root mean square; off: as the encoder gives them")
+    tied_head: bool = Field(description="the head shares its weights with the token embedding")
+    transformer: T5Shape
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        return self.transformer.d_model
+
+    @property
+    def layers(self) -> int:
+        """Blocks of encoder and decoder."""
+        return self.transformer.num_layers + self.transformer.num_decoder_layers
