@@ -12,7 +12,7 @@ import pytest
 
 from embinv.data.records import generate_records
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = {

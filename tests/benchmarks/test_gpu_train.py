@@ -183,7 +183,7 @@ def run(blocked, *given):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.timeout(900)
 def test_texts_become_a_checkpoint_that_inverts_and_is_measured(tmp_path):
     blocked = tmp_path / "blocked"

@@ -369,7 +369,7 @@ def test_the_list_says_what_is_done_and_how_long_the_rest_takes(tmp_path):
     assert "1 runs to make, about 1 h 00 min" in lines[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.timeout(600)
 def test_the_command_makes_what_is_missing_once_and_shows_it(folder, tmp_path):
     command = [sys.executable, "benchmarks/recipe.py", "--minutes", "0.01", "--seq-len", str(LENGTH), "--threads", "1"]

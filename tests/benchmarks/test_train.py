@@ -176,7 +176,7 @@ def mistake(*arguments):
     return done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.timeout(900)
 def test_speedup_is_the_least_of_its_cases_with_the_configs_optimizer():
     result = run("speedup_vs_reference_loop", *QUICK, "--vocabularies", 500, 2000)
@@ -192,7 +192,7 @@ def test_speedup_is_the_least_of_its_cases_with_the_configs_optimizer():
     assert result["speedup_vs_reference_loop"] == min(chosen)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.timeout(900)
 def test_utilisation_is_a_share_of_a_plain_product():
     result = run("utilisation", *QUICK)
@@ -204,7 +204,7 @@ def test_utilisation_is_a_share_of_a_plain_product():
     assert figures["teraflops_per_second"] == pytest.approx(achieved, rel=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.timeout(900)
 def test_fused_head_takes_less_memory_than_a_dense_one():
     result = run("head_memory", "--positions", 1536)
@@ -217,7 +217,7 @@ def test_fused_head_takes_less_memory_than_a_dense_one():
     assert dense > 2 * 4 * 1536 * 152_000 / 1e6  # the logits and one copy of them at least
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.timeout(900)
 def test_quality_is_the_ratio_of_two_measured_accuracies(tmp_path):
     tokenizer = word_tokenizer(tmp_path / "words")
@@ -233,7 +233,7 @@ def test_quality_is_the_ratio_of_two_measured_accuracies(tmp_path):
     assert (result["minutes"], result["real_text"], result["threads"]) == (0.1, None, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two workers of one thread need two cores")
@@ -247,7 +247,7 @@ def test_workers_are_compared_with_the_bare_loop():
     assert result["side_by_side"] == pytest.approx(two_bare / (2 * bare), rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_mistakes_are_told_in_a_sentence(tmp_path):
     assert mistake("quality_at_equal_time", "--data", tmp_path).startswith("error: ")
     assert "unknown key training.rate" in mistake("utilisation", "--set", "training.rate=1")
