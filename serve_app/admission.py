@@ -76,6 +76,7 @@ class Admission:
     Args:
         most: of one encoder at a time.
         longest_wait_s: that what is under way may take; what comes then is turned away.
+        least: vectors that are let in however long they may take.
         on_change: is told the name and the count.
         clock: seconds.
     """
@@ -84,10 +85,12 @@ class Admission:
         self,
         most: int,
         longest_wait_s: float = math.inf,
+        least: int = 0,
         on_change: Callable[[str, int], None] = lambda name, queued: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most, self._longest_wait_s, self._on_change, self._clock = most, longest_wait_s, on_change, clock
+        self._most, self._longest_wait_s, self._least = most, longest_wait_s, min(least, most)
+        self._on_change, self._clock = on_change, clock
         self._queues: defaultdict[str, _Queue] = defaultdict(_Queue)
 
     def queued(self, name: str) -> int:
@@ -103,7 +106,9 @@ class Admission:
         """
         queue = self._queues[name]
         rate = queue.rate(self._clock())
-        room = self._most if rate == 0.0 else min(self._most, rate * self._longest_wait_s + vectors)
+        room = float(self._most)
+        if rate:
+            room = min(room, max(self._least, rate * self._longest_wait_s + vectors))
         if queue.queued + vectors > room:
             over = queue.queued + vectors - room
             again = UNKNOWN_S if rate == 0.0 else min(LONGEST_S, max(1, math.ceil(over / rate)))

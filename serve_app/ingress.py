@@ -67,7 +67,9 @@ def build_ingress(
         local_only: answer only to a loopback name of this machine. A page of another site whose name was made to
             point here could ask otherwise (DNS rebinding).
     """
-    admission = Admission(settings.max_queued_vectors, settings.max_wait_s, measures.queued)
+    admission = Admission(
+        settings.max_queued_vectors, settings.max_wait_s, settings.min_queued_vectors, measures.queued
+    )
     routes = Routes(backend, settings, admission, measures, keys)
     # Without redirects: POST to a path must not be answered with 307 to the same with a slash.
     api = FastAPI(

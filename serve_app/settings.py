@@ -28,6 +28,9 @@ class GatewayArgs(BaseModel):
         gt=0,
         description="that what waits may take, at the rate of late; what comes then is answered with 429",
     )
+    min_queued_vectors: int = Field(
+        default=32, ge=0, description="let in however long they may take, so that a slow model has whole batches"
+    )
     request_timeout_s: float = Field(default=60.0, gt=0, description="then 503; longer than a model takes to load")
     body_timeout_s: float = Field(default=20.0, gt=0, description="to send a whole body in; then 408")
     replicas: int = Field(default=1, gt=0, description="of the gateway; queues are counted in each")

@@ -62,6 +62,18 @@ def test_when_to_come_again_follows_from_the_rate_of_answers():
         assert retry_after(admission, 7) == UNKNOWN_S
 
 
+def test_a_slow_model_gets_whole_batches_all_the_same():
+    clock = Clock()
+    admission = Admission(1000, longest_wait_s=8.0, least=32, clock=clock)
+    for _ in range(3):
+        answered(admission, clock, 1, 2.0)  # one in 2 s: 4 in 8 s
+    with admission.enter("a", 31):
+        with admission.enter("a", 1):
+            assert retry_after(admission, 1) == 2  # the 33rd
+        with admission.enter("a", 1):
+            pass
+
+
 def test_what_would_wait_too_long_is_turned_away():
     clock = Clock()
     admission = Admission(1000, longest_wait_s=8.0, clock=clock)
