@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from statistics import median
@@ -10,7 +11,7 @@ from typing import Any
 from benchmarks.serve_bare import BATCHES, BareModel, bare_model
 from benchmarks.serve_checkpoints import random_vectors
 from benchmarks.serve_hey import rate_of, run_hey, statuses_of
-from benchmarks.serve_load import Answer, body_of, counted, in_sequence, open_loop
+from benchmarks.serve_load import Answer, body_of, closed_loop, counted, in_sequence, open_loop
 from benchmarks.serve_percentile import percentile
 from benchmarks.serve_server import (
     Server,
@@ -42,6 +43,7 @@ def measure_capacity(checkpoint: Path, arguments: Namespace) -> dict[str, Any]:
         with serve_run(checkpoint, arguments.proxy, threads=arguments.threads) as server:
             turns = _turns(server, bare, best, max(1, round(arguments.seconds / HTTP_S)))
             capacity = median(turn["http"] for turn in turns)
+            batches_seen = asyncio.run(_watched(server))
             late, statuses = asyncio.run(_loaded(server, capacity, arguments.seconds))
         return {
             "capacity_share": round(median(turn["share"] for turn in turns), 3),
@@ -53,6 +55,7 @@ def measure_capacity(checkpoint: Path, arguments: Namespace) -> dict[str, Any]:
                 "bare_before_the_server": {str(batch): round(rate, 2) for batch, rate in batches.items()},
                 "precision": bare.precision,
                 "clients": CLIENTS,
+                **batches_of(batches_seen),
                 "turns": [{name: round(value, 3) for name, value in turn.items()} for turn in turns],
                 "statuses_at_80": statuses,
             },
@@ -106,6 +109,34 @@ def capacity_of(server: Server, seconds: float) -> tuple[float, dict[str, int]]:
         )
     print(f"HTTP, {CLIENTS} clients: {rate:.2f} inversions/s", file=sys.stderr, flush=True)
     return rate, statuses_of(rows)
+
+
+async def _watched(server: Server) -> list[Answer]:
+    """Answers of as many clients again, this time looked at."""
+    bodies, answers = [body_of(random_vectors(1)[0])], []
+    until = time.monotonic() + HTTP_S
+    await closed_loop(server.invert, bodies, CLIENTS, lambda: time.monotonic() > until, answers)
+    return answers
+
+
+def batches_of(answers: list[Answer]) -> dict[str, float]:
+    """Vectors in a batch, and the share of the time that the model is at work, both of the batches between two others.
+
+    A machine whose speed changes changes neither; what is missing from 1 is what the model waits for the server.
+    """
+    found: dict[float, list[Answer]] = {}
+    for answer in answers:
+        if answer.model_ms is not None:
+            found.setdefault(answer.model_ms, []).append(answer)
+    ends = sorted((min(each.ended for each in batch), model_ms) for model_ms, batch in found.items())
+    if len(ends) < 3:
+        return {}
+    between = [model_ms for _, model_ms in ends[1:-1]]
+    seconds = ends[-2][0] - ends[0][0]
+    return {
+        "mean_batch": round(sum(len(found[model_ms]) for model_ms in between) / len(between), 2),
+        "model_at_work": round(sum(between) / 1000 / seconds, 3),
+    }
 
 
 async def _loaded(server: Server, capacity: float, seconds: float) -> tuple[dict[str, float], dict[str, int]]:

@@ -35,6 +35,7 @@ class Answer:
         problem: why there was none, or what another status than 200 says.
         text: what was recovered from the first vector, of a 200.
         version: of the checkpoint, of a 200.
+        model_ms: milliseconds of its batch in the model, of a 200; the same number for all of a batch.
         retry_after: the header.
     """
 
@@ -47,6 +48,7 @@ class Answer:
     text: str | None = None
     version: str | None = None
     retry_after: str | None = None
+    model_ms: float | None = None
 
     @property
     def took(self) -> float:
@@ -78,7 +80,7 @@ async def connections() -> AsyncIterator[aiohttp.ClientSession]:
 async def ask(session: aiohttp.ClientSession, url: str, bodies: Sequence[str], number: int, due: float) -> Answer:
     """Sends one body and waits for its answer; a failure is one too."""
     sent = time.monotonic()
-    text = version = retry_after = None
+    text = version = retry_after = model_ms = None
     try:
         headers = {"content-type": "application/json"}
         async with session.post(url, data=bodies[number].encode(), headers=headers) as response:
@@ -87,6 +89,7 @@ async def ask(session: aiohttp.ClientSession, url: str, bodies: Sequence[str], n
         if status == 200:
             found = json.loads(content)
             text, version = found["results"][0]["text"], found.get("version")
+            model_ms = found.get("model_milliseconds")
         else:
             problem = content[:SHOWN].decode("utf-8", "replace")
     except TimeoutError:
@@ -95,7 +98,8 @@ async def ask(session: aiohttp.ClientSession, url: str, bodies: Sequence[str], n
         status, problem = 0, f"{type(error).__name__}: {error}"
     except (ValueError, LookupError, TypeError) as error:
         status, problem = 0, f"a 200 that is no answer: {error}"
-    return Answer(number, due, sent, time.monotonic(), status, problem, text, version, retry_after)
+    ended = time.monotonic()
+    return Answer(number, due, sent, ended, status, problem, text, version, retry_after, model_ms)
 
 
 async def open_loop(url: str, bodies: Sequence[str], rate: float, seconds: float, seed: int = 0) -> list[Answer]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import serve
-from benchmarks.serve_capacity import latencies_of
+from benchmarks.serve_capacity import batches_of, latencies_of
 from benchmarks.serve_changes import goes_through, steps_of
 from benchmarks.serve_hey import Row, parse_hey, rate_of, statuses_of
 from benchmarks.serve_killed import first_answer_after, lost_and_wrong
@@ -50,6 +50,16 @@ def test_a_rate_is_clients_over_the_time_of_an_answer_without_each_ones_first():
     batches = [Row(0, 1, 200), Row(0, 3, 200), Row(1, 2, 200), Row(3, 2, 200), Row(3, 2, 200)]
     assert rate_of(batches, clients=2) == 1.0
     assert rate_of(batches[:2], clients=2) == 0.0  # nobody was answered twice
+
+
+def test_batches_are_told_by_what_their_answers_have_in_common():
+    first, second, third, last = (
+        [answer(sent=0.0, took=end, model_ms=model_ms)] * rows
+        for end, model_ms, rows in ((1.0, 900.0, 1), (3.0, 1800.0, 31), (4.0, 700.5, 5), (9.0, 20.0, 2))
+    )
+    found = batches_of([*third, *first, *last, answer(status=429), *second])
+    assert found == {"mean_batch": 18.0, "model_at_work": round(2.5005 / 3.0, 3)}
+    assert batches_of([*first, *second]) == {}
 
 
 def test_a_late_generator_does_not_make_a_server_fast():
