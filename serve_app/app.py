@@ -13,6 +13,7 @@ from ray.serve.config import AutoscalingConfig
 
 from embinv.checkpoint import read_checkpoint_config
 from serve_app.deployments import EncoderDeployment, InverterDeployment, require_agreement
+from serve_app.inverting import TRIED
 
 LOOK_BACK_S = 12.0  # over which load is averaged; Serve wants more than the 10 s after which callers report it
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -28,12 +29,18 @@ class AppArgs(BaseModel):
     dim: int | None = Field(default=None, gt=0, description="refuse a checkpoint whose vectors have another length")
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(default=1, gt=0, description="CPU threads of a forward pass, reserved in Ray as CPUs")
-    max_batch_size: int = Field(default=32, gt=0, description="vectors decoded together")
+    max_batch_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="vectors decoded together; null: each replica tries some as it starts, and takes the quickest",
+    )
     encode: bool = Field(default=False, description="serve the embedding model too: /encode/<encoder>, and `refine`")
     min_replicas: int = Field(default=1, ge=0, description="0: to zero when nobody asks, and loaded when somebody does")
     max_replicas: int = Field(default=1, gt=0)
     target_ongoing_requests: float | None = Field(
-        default=None, gt=0, description="calls a replica should have at a time; null is max_batch_size"
+        default=None,
+        gt=0,
+        description="calls a replica should have at a time; null: max_batch_size, or the most tried",
     )
     upscale_delay_s: float = Field(default=5.0, ge=0, description="how long more must be asked before one is added")
     downscale_delay_s: float = Field(default=120.0, ge=0, description="how long less, before one is taken away")
@@ -50,11 +57,15 @@ class AppArgs(BaseModel):
             min_replicas=self.min_replicas,
             initial_replicas=max(1, self.min_replicas),  # one is loaded at the start, so that a wrong checkpoint shows
             max_replicas=self.max_replicas,
-            target_ongoing_requests=self.target_ongoing_requests or self.max_batch_size,
+            target_ongoing_requests=self.target_ongoing_requests or self.largest_batch(),
             upscale_delay_s=self.upscale_delay_s,
             downscale_delay_s=self.downscale_delay_s,
             look_back_period_s=LOOK_BACK_S,
         )
+
+    def largest_batch(self) -> int:
+        """Vectors that a replica may decode together."""
+        return self.max_batch_size or TRIED[self.device][-1]
 
     def resources(self) -> dict[str, float]:
         """What Ray reserves for a replica."""
@@ -80,7 +91,7 @@ def build_app(args: AppArgs) -> serve.Application:
         ).bind(recipe=config.pairs.encoder.model_dump_json(), device="cpu", threads=args.threads)
     return InverterDeployment.options(
         # Enough for a batch at work and as many that gather meanwhile, and calls that only ask what is there.
-        max_ongoing_requests=2 * args.max_batch_size + 2,
+        max_ongoing_requests=2 * args.largest_batch() + 2,
         ray_actor_options=args.resources(),
         autoscaling_config=args.autoscaling(),
     ).bind(

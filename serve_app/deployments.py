@@ -39,7 +39,7 @@ class InverterDeployment:
         dim: the D that its encoder must have; null takes the checkpoint's.
         device: "cpu" or "cuda".
         threads: CPU threads of a forward pass.
-        max_batch_size: vectors decoded together.
+        max_batch_size: vectors decoded together; null: found by trial.
         embedder: the deployment of the embedding model, where one is served.
 
     Raises:
@@ -53,7 +53,7 @@ class InverterDeployment:
         dim: int | None,
         device: str,
         threads: int,
-        max_batch_size: int,
+        max_batch_size: int | None,
         embedder: DeploymentHandle | None = None,
     ) -> None:
         # All of the model happens in one thread. OpenMP has workers for each thread that ever computed, and once there
@@ -66,7 +66,14 @@ class InverterDeployment:
             self._model.run, self._model.rows_at_once, ReplicaMetrics(encoder).batch, thread
         )
         thread.submit(self._model.warm_up).result()
-        logger.info("ready: %s from %s, version %s, on %s", encoder, checkpoint, self._model.version, device)
+        logger.info(
+            "ready: %s from %s, version %s, on %s, up to %d vectors at a time",
+            encoder,
+            checkpoint,
+            self._model.version,
+            device,
+            self._model.inverter.batch_size,
+        )
 
     async def describe(self) -> Description:
         """What the checkpoint says of itself."""

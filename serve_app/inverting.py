@@ -6,10 +6,12 @@ Shapes: B vectors of a batch, C candidates of each, D embedding, L length.
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -24,6 +26,10 @@ from serve_app.batching import Step
 from serve_app.schemas import Description, PassEvent, RecoveredText, RecoveredToken, ShownToken
 
 DIGITS = 6  # of a probability in an answer
+TRIED = {"cpu": (8, 16, 32), "cuda": (32, 64, 128)}
+"""Sizes of batches that are tried. Beyond these a CPU gains nothing (docs/LOG.md), and single requests wait longer."""
+ROUNDS = 3  # of trials, from the smallest to the largest and back
+NEARLY = 0.95  # of the best rate is as good, and then the smaller batch is quicker to answer
 
 
 @dataclass(frozen=True)
@@ -59,18 +65,19 @@ class ServedCheckpoint:
         folder: the checkpoint.
         device: "cpu" or "cuda".
         threads: CPU threads of a forward pass.
-        max_batch_size: vectors that are decoded together.
+        max_batch_size: vectors that are decoded together; None finds it by trial when it warms up.
 
     Raises:
         ValueError: the folder is no checkpoint, or there is no such device.
     """
 
-    def __init__(self, folder: str | Path, device: str, threads: int, max_batch_size: int) -> None:
+    def __init__(self, folder: str | Path, device: str, threads: int, max_batch_size: int | None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device: cuda, but this node has no CUDA device; set device: cpu, or add a GPU node")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are decoded one at a time
         torch.set_num_threads(threads)
-        self.inverter: DiffusionInverter = load_inverter(folder, device, batch_size=max_batch_size)
+        self._tried = TRIED[device] if max_batch_size is None else ()
+        self.inverter: DiffusionInverter = load_inverter(folder, device, batch_size=max_batch_size or self._tried[-1])
         self.version = weights_digest(Path(folder))[:12]
         self._token = lru_cache(maxsize=None)(self._lone_token)
 
@@ -80,9 +87,20 @@ class ServedCheckpoint:
         return self.inverter.config.pairs.encoder.dim
 
     def warm_up(self) -> None:
-        """Runs batches of the sizes that come first; the first pass of a shape is slow, and no caller should wait."""
-        for rows in sorted({1, 2, self.inverter.batch_size}):
-            self.inverter.invert(np.ones((rows, self.dim), dtype=np.float32), steps=2)
+        """Runs batches of the sizes that come first; the first pass of a shape is slow, and no caller should wait.
+
+        And finds how many vectors to decode together, where nobody has said it.
+        """
+        for rows in sorted({1, 2, *(self._tried or (self.inverter.batch_size,))}):
+            self._seconds(rows, steps=2)
+        if self._tried:
+            self.inverter.batch_size = best_batch(self._seconds, self._tried)
+
+    def _seconds(self, rows: int, steps: int = 1) -> float:
+        """Of inverting so many vectors."""
+        began = time.perf_counter()
+        self.inverter.invert(np.ones((rows, self.dim), dtype=np.float32), steps=steps)
+        return time.perf_counter() - began
 
     def rows_at_once(self, way: Way) -> int:
         """How many vectors go together."""
@@ -176,6 +194,21 @@ class ServedCheckpoint:
 
     def _lone_token(self, token_id: int) -> str:
         return str(self.inverter.tokenizer.tokenizer.decode([token_id]))
+
+
+def best_batch(seconds: Callable[[int], float], sizes: Sequence[int]) -> int:
+    """The smallest batch whose rate is nearly the best; medians of rounds, so that one slow moment decides nothing.
+
+    Args:
+        seconds: runs a batch of so many vectors.
+        sizes: ascending.
+    """
+    spent: dict[int, list[float]] = {size: [] for size in sizes}
+    for number in range(ROUNDS):
+        for size in sizes[:: -1 if number % 2 else 1]:
+            spent[size].append(seconds(size))
+    rates = {size: size / median(times) for size, times in spent.items()}
+    return next(size for size in sizes if rates[size] >= NEARLY * max(rates.values()))
 
 
 def pass_event(index: int, step: int, tokens: list[ShownToken]) -> bytes:

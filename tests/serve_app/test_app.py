@@ -53,6 +53,8 @@ def test_a_checkpoint_of_another_encoder_is_refused_by_field(tiny_checkpoint, ch
 def test_requests_fit_at_least_one_full_batch(tiny_checkpoint):
     deployment = build_app(args_for(tiny_checkpoint, max_batch_size=48, threads=2))._bound_deployment
     assert deployment.max_ongoing_requests >= 2 * 48
+    by_trial = build_app(args_for(tiny_checkpoint))._bound_deployment
+    assert by_trial.max_ongoing_requests >= 2 * 32
     assert deployment.ray_actor_options["num_cpus"] == 2 and "num_gpus" not in deployment.ray_actor_options
 
 
