@@ -24,7 +24,7 @@ class GatewayArgs(BaseModel):
         default=512, gt=0, description="of one encoder, under way or waiting here; what is more is answered with 429"
     )
     max_wait_s: float = Field(
-        default=8.0,
+        default=5.0,
         gt=0,
         description="that what waits may take, at the rate of late; what comes then is answered with 429",
     )
