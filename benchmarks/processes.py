@@ -2,11 +2,13 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+SideT = TypeVar("SideT")
 
 
 def in_a_fresh_process(function: Any, *arguments: Any) -> Any:
@@ -38,8 +40,8 @@ def in_turns(sides: Mapping[str, tuple[Any, ...]], repeats: int, first: int = 0)
     return found
 
 
-def alternating(sides: Mapping[str, Any], turn: int) -> list[str]:
-    """The names as they stand in even rounds, and from the last to the first in odd ones."""
+def alternating(sides: Iterable[SideT], turn: int) -> list[SideT]:
+    """The sides as they stand in even rounds, and from the last to the first in odd ones."""
     return list(sides)[:: -1 if turn % 2 else 1]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.processes import alternating
 from benchmarks.serve_bare import BATCHES, BareModel, bare_model
 from benchmarks.serve_checkpoints import random_vectors
 from benchmarks.serve_hey import rate_of, run_hey, statuses_of
@@ -66,7 +67,7 @@ def _sweep(bare: BareModel, repeats: int) -> dict[int, float]:
     """Median inversions a second of each batch; there and back again, so that no batch has all the good moments."""
     rates: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     for repeat in range(repeats):
-        for batch in BATCHES[:: -1 if repeat % 2 else 1]:
+        for batch in alternating(BATCHES, repeat):
             rates[batch].append(bare.rate(batch, SWEEP_S))
     found = {batch: median(values) for batch, values in rates.items()}
     said = ", ".join(f"{batch}: {rate:.1f}" for batch, rate in found.items())

@@ -97,10 +97,7 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
         Raises:
             ValueError: D is not the model's.
         """
-        if embedding.shape[-1] != self.config.embedding_dim:
-            raise ValueError(
-                f"embeddings have {embedding.shape[-1]} dimensions, the model takes {self.config.embedding_dim}"
-            )
+        require_dim(embedding, self.config.embedding_dim)
         return scale_to_unit_rms(embedding)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -145,6 +142,16 @@ class MaskedDenoiser(nn.Module, ABC, Generic[C]):
         if targets is None or weights is None:
             return log_softmax(self.logits(hidden).float())
         return linear_cross_entropy(hidden, *self.head(), targets, weights)
+
+
+def require_dim(embedding: Tensor, dim: int) -> None:
+    """Refuses embeddings [B, D] of another length than the model's.
+
+    Raises:
+        ValueError: the message has both lengths.
+    """
+    if embedding.shape[-1] != dim:
+        raise ValueError(f"embeddings have {embedding.shape[-1]} dimensions, the model takes {dim}")
 
 
 def log_softmax(logits: Tensor) -> Tensor:

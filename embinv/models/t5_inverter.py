@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from embinv.models.denoiser import scale_to_unit_rms
+from embinv.models.denoiser import require_dim, scale_to_unit_rms
 from embinv.models.t5_settings import T5InverterConfig
 
 SHARED = "encoder_decoder.shared.weight"
@@ -47,13 +47,19 @@ class T5Inverter(nn.Module):
             nn.Linear(dim, config.pseudo_tokens * shape.d_model),
         )
         self.encoder_decoder = T5ForConditionalGeneration(_transformers_config(config))
-        if config.tied_head:
-            self.encoder_decoder.lm_head.weight = self.encoder_decoder.shared.weight
-        else:
+        self.tie()
+        if not config.tied_head:  # transformers has made it one with the token embedding
             self.encoder_decoder.lm_head.weight = nn.Parameter(self.encoder_decoder.lm_head.weight.detach().clone())
         self.copies = (*COPIES, HEAD) if config.tied_head else COPIES
         self.register_state_dict_post_hook(_without_copies)
         self.register_load_state_dict_pre_hook(_with_copies)
+
+    def tie(self) -> None:
+        """Makes the copies of the token embedding the token embedding: loading by assignment parts them."""
+        t5 = self.encoder_decoder
+        tied = [t5.encoder.embed_tokens, t5.decoder.embed_tokens, *([t5.lm_head] if self.config.tied_head else [])]
+        for module in tied:
+            module.weight = t5.shared.weight
 
     def pseudo_tokens(self, embedding: Tensor) -> Tensor:
         """What the encoder reads [B, R, H] in place of the text's tokens.
@@ -61,10 +67,7 @@ class T5Inverter(nn.Module):
         Raises:
             ValueError: D is not the model's.
         """
-        if embedding.shape[-1] != self.config.embedding_dim:
-            raise ValueError(
-                f"embeddings have {embedding.shape[-1]} dimensions, the model takes {self.config.embedding_dim}"
-            )
+        require_dim(embedding, self.config.embedding_dim)
         vector = scale_to_unit_rms(embedding) if self.config.unit_rms else embedding.float()
         vector = vector.to(next(self.embedding_transform.parameters()).dtype)
         return self.embedding_transform(vector).view(len(vector), self.config.pseudo_tokens, -1)

@@ -82,7 +82,7 @@ def load_vec2text(source: str, revision: str | None = None) -> tuple[T5Inverter,
         model = T5Inverter(config)
     _require_the_same(weights, model.state_dict(), source)
     model.load_state_dict(weights, assign=True)
-    _tie(model)
+    model.tie()
     return model.eval(), Vec2TextFolder(own.get("embedder_model_name"), own.get("model_name_or_path"))
 
 
@@ -240,12 +240,3 @@ def _require_the_same(found: dict[str, Tensor], expected: dict[str, Tensor], sou
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ValueError(f"{source}: " + "; ".join(problems[:SHOWN]) + more)
-
-
-def _tie(model: T5Inverter) -> None:
-    """Loading by assignment gives each name a parameter of its own; those that are one become one again."""
-    t5 = model.encoder_decoder
-    for embedding in (t5.encoder.embed_tokens, t5.decoder.embed_tokens):
-        embedding.weight = t5.shared.weight
-    if model.config.tied_head:
-        t5.lm_head.weight = t5.shared.weight
