@@ -16,7 +16,7 @@ from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.decoding.options import DecodingOptions
 from embinv.evaluation.generation import Generation
 from embinv.evaluation.reliability import calibrate, calibration_errors, predictions
-from embinv.inverter import DiffusionInverter, load_inverter
+from embinv.inverter import TextInverter, load_inverter
 from embinv.metrics.figures import Figure
 from embinv.tasks import Task, Way, invert_task
 
@@ -99,12 +99,12 @@ def measure_quality(checkpoint: Path, data: Path, rows: int, threads: int, repea
     }
 
 
-def _invert(inverter: DiffusionInverter, texts: Texts, way: Way) -> tuple[Generation, float]:
+def _invert(inverter: TextInverter, texts: Texts, way: Way) -> tuple[Generation, float]:
     inversions, seconds = invert_task(inverter, Task(texts.vectors, way))
     return Generation(texts.originals, texts.pairs.texts, inversions), seconds
 
 
-def _figures(inverter: DiffusionInverter, texts: Texts, name: str, way: Way) -> dict[str, float]:
+def _figures(inverter: TextInverter, texts: Texts, name: str, way: Way) -> dict[str, float]:
     generation, seconds = _invert(inverter, texts, way)
     found = generation.figures()
     milliseconds = round(1000 * seconds / len(texts.originals), 2)
@@ -125,7 +125,7 @@ def _rounded(figure: Figure) -> float:
     return round(figure.value, 4)
 
 
-def _speedup(inverter: DiffusionInverter, texts: Texts, length: int, repeats: int) -> float:
+def _speedup(inverter: TextInverter, texts: Texts, length: int, repeats: int) -> float:
     """Time of L passes over that of 8, in turns; medians."""
     seconds: dict[str, list[float]] = {"8": [], "L": []}
     budgets = {"8": USUAL, "L": length}
@@ -135,7 +135,7 @@ def _speedup(inverter: DiffusionInverter, texts: Texts, length: int, repeats: in
     return round(median(seconds["L"]) / median(seconds["8"]), 2)
 
 
-def _calibration(inverter: DiffusionInverter, texts: Texts, data: Path) -> dict[str, Any]:
+def _calibration(inverter: TextInverter, texts: Texts, data: Path) -> dict[str, Any]:
     """Errors on test of probabilities that are fitted on validation texts now."""
     known, way = read_pairs(data, "validation").sample(CALIBRATION_ROWS, 0), Way("confidence", USUAL)
     inversions, _ = invert_task(inverter, Task(known.embeddings.astype(np.float32), way))

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.serve_checkpoints import random_vectors
 from benchmarks.serve_percentile import percentile
-from embinv.inverter import DiffusionInverter, load_inverter
+from embinv.inverter import TextInverter, load_inverter
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (8, 16, 32, 64, 128, 256)
@@ -81,7 +81,7 @@ def bare_model(checkpoint: Path, threads: int, environment: Mapping[str, str]) -
             process.kill()
 
 
-def _rate(inverter: DiffusionInverter, batch: int, seconds: float) -> dict[str, float]:
+def _rate(inverter: TextInverter, batch: int, seconds: float) -> dict[str, float]:
     rows = np.repeat(random_vectors(1), batch, axis=0)
     inverter.invert(rows, steps=1)  # the first pass of each shape is slow
     began, calls = time.perf_counter(), 0
@@ -91,7 +91,7 @@ def _rate(inverter: DiffusionInverter, batch: int, seconds: float) -> dict[str, 
     return {"rate": calls * batch / (time.perf_counter() - began)}
 
 
-def _latency(inverter: DiffusionInverter, count: int) -> dict[str, float]:
+def _latency(inverter: TextInverter, count: int) -> dict[str, float]:
     vectors = random_vectors(count)
     spent = []
     for row in range(-WARM_UP, count):

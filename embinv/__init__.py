@@ -5,19 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embinv.config import Config, load_config
-    from embinv.inverter import DiffusionInverter, Inversion, Inverter, load_inverter
+    from embinv.inversion import Inversion
+    from embinv.inverter import DiffusionInverter, Inverter, T5TextInverter, load_inverter
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "embinv.config",
     "DiffusionInverter": "embinv.inverter",
-    "Inversion": "embinv.inverter",
+    "Inversion": "embinv.inversion",
     "Inverter": "embinv.inverter",
+    "T5TextInverter": "embinv.inverter",
     "load_config": "embinv.config",
     "load_inverter": "embinv.inverter",
 }
-__all__ = ["Config", "DiffusionInverter", "Inversion", "Inverter", "load_config", "load_inverter"]
+__all__ = ["Config", "DiffusionInverter", "Inversion", "Inverter", "T5TextInverter", "load_config", "load_inverter"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,15 +21,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from embinv.calibration import Calibrations
 from embinv.data.folders import replace_folder
 from embinv.data.schema import PairsRecipe, reasons
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.build import empty_denoiser
-from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.build import empty_model
 from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig
+from embinv.models.t5_settings import T5InverterConfig
 
 FORMAT_VERSION = 1
 ROWS_AT_ONCE = 4096  # of a training matrix
@@ -47,11 +48,17 @@ class EmbeddingStatistics(BaseModel):
     std: list[float]
 
 
-def _family(model: Any) -> Literal["mdlm", "backbone"]:
+Family = Literal["mdlm", "backbone", "t5"]
+
+
+def _family(model: Any) -> Family:
     """The family of an architecture, or of its JSON."""
-    if isinstance(model, Architecture):
+    if isinstance(model, Architecture | T5InverterConfig):
         return model.family
-    return "backbone" if isinstance(model, dict) and "backbone" in model else "mdlm"
+    fields = model if isinstance(model, dict) else {}
+    if "start_id" in fields:  # others read nothing first
+        return "t5"
+    return "backbone" if "backbone" in fields else "mdlm"
 
 
 class CheckpointConfig(BaseModel):
@@ -62,14 +69,20 @@ class CheckpointConfig(BaseModel):
     format_version: int = FORMAT_VERSION
     name: str
     model: Annotated[
-        Annotated[MDLMConfig, Tag("mdlm")] | Annotated[BackboneConfig, Tag("backbone")], Discriminator(_family)
+        Annotated[MDLMConfig, Tag("mdlm")]
+        | Annotated[BackboneConfig, Tag("backbone")]
+        | Annotated[T5InverterConfig, Tag("t5")],
+        Discriminator(_family),
     ]
-    family: Literal["mdlm", "backbone"] = Field(
-        default_factory=lambda known: _family(known.get("model")), description="mdlm: trained from scratch"
+    family: Family = Field(
+        default_factory=lambda known: _family(known.get("model")),
+        description="mdlm: masked diffusion from scratch; backbone: from a pretrained model; t5: left to right",
     )
     pairs: PairsRecipe = Field(description="the recipe of the data: encoder, tokenizer hash, special ids, L")
     training: dict[str, Any] = Field(description="steps, seconds, samples per second, figures of the validation")
-    statistics: EmbeddingStatistics
+    statistics: EmbeddingStatistics | None = Field(
+        default=None, description="null where the training vectors are not known: an inverter that others trained"
+    )
 
     @model_validator(mode="after")
     def _family_is_the_models(self) -> "CheckpointConfig":
@@ -80,10 +93,10 @@ class CheckpointConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded folder."""
+    """A loaded folder; its model is a `MaskedDenoiser`, or of family t5 a `T5Inverter`."""
 
     config: CheckpointConfig
-    model: MaskedDenoiser
+    model: nn.Module
     tokenizer: TextTokenizer
     vocabulary: Vocabulary
     calibrations: Calibrations = field(default_factory=Calibrations)
@@ -118,7 +131,7 @@ def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
 
 def save_checkpoint(
     folder: str | Path,
-    model: MaskedDenoiser,
+    model: nn.Module,
     config: CheckpointConfig,
     tokenizer: TextTokenizer,
     vocabulary: Vocabulary,
@@ -174,7 +187,7 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
     vocabulary = Vocabulary.load(folder)
     if vocabulary.size != config.model.vocab_size or vocabulary.full_size != config.pairs.vocab_size:
         raise ValueError(f"--checkpoint {folder}: vocabulary.safetensors does not belong to config.json's vocab_size")
-    model = empty_denoiser(config.model)
+    model = empty_model(config.model)
     try:
         weights = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
@@ -199,27 +212,25 @@ def _require_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, to
 
 def model_card(config: CheckpointConfig) -> str:
     """The README.md of a checkpoint: what it inverts, how it was made, what was measured while training."""
-    encoder, training, model = config.pairs.encoder, config.training, config.model
-    start = f"started from {model.backbone}" if isinstance(model, BackboneConfig) else "trained from scratch"
+    encoder, training = config.pairs.encoder, config.training
     shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in training.items()}
     figures = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
     return f"""---
 library_name: embinv
-tags: [embedding-inversion, masked-diffusion]
+tags: [embedding-inversion, {"text-generation" if config.family == "t5" else "masked-diffusion"}]
 ---
 # {config.name}: an inverter for {encoder.model}
 
-Recovers text from a {encoder.dim}-dimensional vector of {encoder.model}, up to {config.pairs.seq_len - 1} tokens. A
-conditional masked diffusion language model, {start}: {model.layers} layers, hidden {model.hidden}, AdaLN-Zero
-{"on" if model.adaln else "off"}, {model.pseudo_tokens} pseudo-tokens.
+Recovers text from a {encoder.dim}-dimensional vector of {encoder.model}, up to {config.pairs.seq_len - 1} tokens.
+{_architecture(config.model)}
 
 ```bash
 embinv invert --checkpoint . --vectors vectors.npy --out recovered.parquet
 ```
 
-Figures of the validation split, generated from a full mask, content tokens only; `report.md` of jobs/evaluate.py has
-those of the test split with their baselines. Accuracy at a partial mask says how well gaps are filled, not how well
-a vector is inverted.
+Figures of the validation split, generated from the vector alone, content tokens only; `report.md` of jobs/evaluate.py
+has those of the test split with their baselines. Accuracy at a partial mask says how well gaps are filled, not how
+well a vector is inverted.
 
 | | |
 |---|---|
@@ -227,3 +238,19 @@ a vector is inverted.
 
 Made for measuring what a store of vectors gives away. Invert only vectors that you may read.
 """
+
+
+def _architecture(model: Architecture | T5InverterConfig) -> str:
+    """A sentence of the card."""
+    if isinstance(model, T5InverterConfig):
+        shape = model.transformer
+        return (
+            f"A T5 that reads the vector as {model.pseudo_tokens} pseudo-tokens and writes from left to right:\n"
+            f"{shape.num_layers} + {shape.num_decoder_layers} layers, hidden {shape.d_model}."
+        )
+    start = f"started from {model.backbone}" if isinstance(model, BackboneConfig) else "trained from scratch"
+    assert isinstance(model, MDLMConfig | BackboneConfig)
+    return (
+        f"A conditional masked diffusion language model, {start}: {model.layers} layers, hidden {model.hidden},\n"
+        f"AdaLN-Zero {'on' if model.adaln else 'off'}, {model.pseudo_tokens} pseudo-tokens."
+    )

@@ -1,4 +1,4 @@
-"""The `embinv` command: `invert` a dump of vectors, `compare` two reports, `demo` the whole way on one machine."""
+"""The `embinv` command: `invert` vectors, `compare` reports, `import` vec2text's inverters, `demo` the whole way."""
 
 import argparse
 import logging
@@ -18,7 +18,7 @@ from embinv.decoding.options import DecodingOptions, Strategy, read_options
 from embinv.encoders.base import open_encoder
 from embinv.evaluation import scores
 from embinv.evaluation.report import LABELS, shown
-from embinv.inverter import DiffusionInverter, load_inverter
+from embinv.inverter import TextInverter, load_inverter
 from embinv.models.reduced import Precision
 
 
@@ -68,7 +68,7 @@ def invert(arguments: argparse.Namespace) -> None:
     print(f"{total:,} texts in {out}")
 
 
-def _invert_text(inverter: DiffusionInverter, arguments: argparse.Namespace, options: DecodingOptions) -> None:
+def _invert_text(inverter: TextInverter, arguments: argparse.Namespace, options: DecodingOptions) -> None:
     """Encodes a text, forgets it, inverts the vector and says how near the result is."""
     if not arguments.text.strip():
         raise ValueError("--text is empty; give a text to encode and to recover")
@@ -108,6 +108,27 @@ def compare(arguments: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def import_inverter(arguments: argparse.Namespace) -> None:
+    """Makes a checkpoint of an inverter in vec2text's format.
+
+    Raises:
+        ValueError: it cannot be read, or encoder or tokenizer are not its own.
+    """
+    from embinv.config import load_config
+    from embinv.importing import import_vec2text
+
+    config = load_config(arguments.config)
+    made = import_vec2text(
+        arguments.source, arguments.out, config.name, config.encoder, arguments.tokenizer, arguments.revision
+    )
+    model = made.model
+    print(
+        f"{arguments.source}: {model.layers} layers, hidden {model.hidden}, vectors of {model.embedding_dim} dimensions"
+    )
+    print(f"{arguments.out} inverts vectors of {config.encoder.model}, up to {model.seq_len - 1} tokens")
+    print("vectors must be made as it was trained: the same pooling, the same scale")
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -160,9 +181,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--steps", type=int, default=8, help="denoising passes (default 8)")
     one.add_argument(
         "--strategy",
-        default="confidence",
         metavar="NAME",
-        help=f"decoder: {', '.join(get_args(Strategy))} (default confidence)",
+        help=f"decoder: {', '.join(get_args(Strategy))} (default: confidence, or greedy of a T5)",
     )
     one.add_argument(
         "--option",
@@ -196,6 +216,21 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument("--resamples", type=_positive, default=10_000, help="of the bootstrap (default 10,000)")
     both.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     both.set_defaults(run=compare)
+
+    taken = commands.add_parser(
+        "import",
+        help="an inverter in vec2text's format",
+        description="Make a checkpoint folder of an inverter that was trained with vec2text (T5, Morris et al. 2023).",
+        epilog="example:\n  embinv import --from kennethge123/qwen3-8b-t5-inverter --config configs/qwen3-8b.yaml "
+        "--out runs/qwen3-8b-t5",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    taken.add_argument("--from", dest="source", required=True, metavar="SOURCE", help="folder or hub id")
+    taken.add_argument("--revision", metavar="NAME", help="hub commit or tag")
+    taken.add_argument("--config", required=True, metavar="YAML", help="its `name` and `encoder` are taken")
+    taken.add_argument("--tokenizer", metavar="SOURCE", help="folder or hub id (default: the T5 that SOURCE names)")
+    taken.add_argument("--out", required=True, metavar="DIR", help="checkpoint folder to write")
+    taken.set_defaults(run=import_inverter)
 
     two = commands.add_parser(
         "demo",

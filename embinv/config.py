@@ -35,7 +35,7 @@ class EvaluationSettings(BaseModel):
 
     rows: int = Field(default=1000, ge=2, description="held-out texts")
     steps: int = Field(default=8, gt=0, description="denoising passes from a full mask")
-    strategy: Strategy = Field(default="confidence", description="the decoder")
+    strategy: Strategy | None = Field(default=None, description="the decoder; null: confidence, or greedy of a T5")
     decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how the decoder does what it does")
     language_model: str | None = Field(
         default=None,

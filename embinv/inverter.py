@@ -1,52 +1,35 @@
 """The inverter: a checkpoint folder in, and for each vector the text it came from.
 
-`Inverter` is what evaluation, serving and the command line see; the diffusion inverter is one. Inversion reads the
-encoder only where a caller hands it over, to choose among candidates, and then the result says so.
+`Inverter` is what those see who only want texts. Both families, masked diffusion and T5, are a `TextInverter`: what
+evaluation, serving and the command line do with one they do with the other. Inversion reads the encoder only where a
+caller hands it over, to choose among candidates, and then the result says so.
 
 Shapes: N vectors, C candidates of each, D embedding, L length.
 """
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
 
-from embinv.calibration import Calibration
 from embinv.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from embinv.data.vectors import check_embeddings
+from embinv.decoding.autoregressive import WRITERS
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
 from embinv.decoding.candidates import sample_candidates
 from embinv.decoding.options import GREEDY, Choices, DecodingOptions
 from embinv.decoding.strategies import STRATEGIES
 from embinv.encoders.base import Encoder
+from embinv.inversion import Inversion, choose_closest, with_probabilities
+from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.reduced import ARITHMETIC, inference_precision
 
-
-@dataclass(frozen=True)
-class Inversion:
-    """What was recovered from one vector.
-
-    Attributes:
-        text: the recovered text.
-        token_ids: its content tokens.
-        token_confidence: the model's probability of each of them when it was chosen.
-        confidence: geometric mean of those, the end of the text included.
-        cosine: between the vector and the text's own, where the encoder chose this text among candidates.
-        token_probability: probability that each token is right, calibrated on validation texts; None if this way of
-            decoding was not calibrated (`embinv.calibration`).
-        probability: that at least 90% of the text is right, likewise.
-    """
-
-    text: str
-    token_ids: list[int]
-    token_confidence: list[float]
-    confidence: float
-    cosine: float | None = None
-    token_probability: list[float] | None = None
-    probability: float | None = None
+if TYPE_CHECKING:
+    from embinv.models.t5_inverter import T5Inverter  # transformers' code of T5, which takes a second
 
 
 class Inverter(Protocol):
@@ -58,7 +41,7 @@ class Inverter(Protocol):
         self,
         embeddings: np.ndarray,
         *,
-        strategy: str = "confidence",
+        strategy: str | None = None,
         steps: int = 8,
         seed: int = 0,
         options: DecodingOptions | None = None,
@@ -68,8 +51,8 @@ class Inverter(Protocol):
         ...
 
 
-class DiffusionInverter:
-    """Inverts with a `MaskedDenoiser`.
+class TextInverter(ABC):
+    """What inverters of all families share: batches, seeds, texts and their probabilities.
 
     Args:
         checkpoint: a loaded folder.
@@ -77,18 +60,23 @@ class DiffusionInverter:
         precision: float32, bfloat16 (rounds what products read), or auto: bfloat16 where the device multiplies in it.
 
     Attributes:
+        strategies: names of its decoders, the usual one first.
         precision: float32 or bfloat16.
+        mask_id: id of a token that is not known yet.
 
     Raises:
         ValueError: batch_size is below 1, or the precision is unknown.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int = 128, precision: str = "auto") -> None:
+    strategies: ClassVar[tuple[str, ...]]
+
+    def __init__(self, checkpoint: Checkpoint, batch_size: int, precision: str) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; give at least 1")
         self.config = checkpoint.config
-        self.precision = inference_precision(precision, str(next(checkpoint.model.parameters()).device))
-        self.model = ARITHMETIC[self.precision](checkpoint.model)
+        self.device = next(checkpoint.model.parameters()).device
+        self.precision = inference_precision(precision, str(self.device))
+        self.mask_id = checkpoint.config.model.mask_id
         self.tokenizer = checkpoint.tokenizer
         self.vocabulary = checkpoint.vocabulary
         self.calibrations = checkpoint.calibrations
@@ -99,7 +87,7 @@ class DiffusionInverter:
         self,
         embeddings: np.ndarray,
         *,
-        strategy: str = "confidence",
+        strategy: str | None = None,
         steps: int = 8,
         seed: int = 0,
         options: DecodingOptions | None = None,
@@ -110,8 +98,9 @@ class DiffusionInverter:
 
         Args:
             embeddings: [N, D] or [D] vectors of this checkpoint's encoder, at any scale.
-            strategy: a decoder of `STRATEGIES`.
-            steps: denoising passes at most; of `confidence` and `sequential`, which write a token once, L at most.
+            strategy: one of `strategies`; None takes the first.
+            steps: denoising passes at most; of `confidence` and `sequential`, which write a token once, L at most. A
+                T5 writes a token each pass until the text ends, whatever is said here.
             seed: for decoders that sample; what is drawn for a vector depends on it and on the vector's numbers alone.
             options: how the decoder does what it does; None takes the defaults.
             encoder: re-encodes the candidates of strategy `candidates`, so that the closest is chosen and not the one
@@ -138,7 +127,7 @@ class DiffusionInverter:
         self,
         vectors: np.ndarray,
         *,
-        strategy: str = "confidence",
+        strategy: str | None = None,
         steps: int = 8,
         seed: int = 0,
         options: DecodingOptions | None = None,
@@ -150,9 +139,10 @@ class DiffusionInverter:
 
         The zero-embedding baseline needs both.
         """
-        choices = Choices(strategy, steps, seed, options or DecodingOptions())
-        if encoder is not None and strategy != "candidates":
-            raise ValueError(f"strategy {strategy} has no candidates for an encoder to choose from; take candidates")
+        choices = Choices(strategy or self.strategies[0], steps, seed, options or DecodingOptions())
+        self.require(choices)
+        if encoder is not None and choices.strategy != "candidates":
+            raise ValueError(f"strategy {choices.strategy} has no candidates for an encoder to choose from")
         inversions: list[Inversion] = []
         size = self.rows_at_once(choices)
         for start in range(0, len(vectors), size):
@@ -172,7 +162,18 @@ class DiffusionInverter:
         """How many vectors are decoded together; each candidate counts as one."""
         return max(1, self.batch_size // choices.samples)
 
-    @torch.inference_mode()
+    def require(self, choices: Choices) -> None:
+        """Refuses a way of decoding that is another family's.
+
+        Raises:
+            ValueError: the message names those that there are.
+        """
+        if choices.strategy not in self.strategies:
+            raise ValueError(
+                f"strategy {choices.strategy} is none of this inverter's; choose one of {', '.join(self.strategies)}"
+            )
+
+    @abstractmethod
     def states(
         self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
     ) -> Iterator[DecodingState]:
@@ -183,14 +184,16 @@ class DiffusionInverter:
             choices: how.
             streams: numbers that tell equal vectors apart, where their draws are to differ.
         """
-        yield from STRATEGIES[choices.strategy](self.model, self.request(vectors, choices, streams))
 
-    @torch.inference_mode()
+    @abstractmethod
     def candidate_states(
         self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
     ) -> Iterator[DecodingState]:
         """`states` of strategy candidates, with all C candidates of each vector in a row: [B x C, L]."""
-        yield from sample_candidates(self.model, self.request(vectors, choices, streams))
+
+    @abstractmethod
+    def passes(self, strategy: str, steps: int) -> int:
+        """How many passes a strategy makes of `steps` at most."""
 
     def read(self, state: DecodingState, choices: Choices) -> list[Inversion]:
         """The texts of a batch whose tokens are all known, with their probabilities if this way was calibrated."""
@@ -202,17 +205,13 @@ class DiffusionInverter:
         """The texts of all candidates; without probabilities, since those are of texts that the model itself chose."""
         return self._texts(state)
 
-    def passes(self, strategy: str, steps: int) -> int:
-        """How many passes a strategy makes of `steps` at most."""
-        return min(steps, self.config.pairs.seq_len) if strategy in GREEDY else steps
-
     def request(self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None) -> DecodingRequest:
         """What a decoder is asked for vectors [B, D]."""
         batch = torch.from_numpy(np.array(vectors, dtype=np.float32, order="C"))  # a copy: rows may be read-only
         return DecodingRequest(
-            embedding=batch.to(next(self.model.parameters()).device),
+            embedding=batch.to(self.device),
             length=self.config.pairs.seq_len,
-            mask_id=self.config.model.mask_id,
+            mask_id=self.mask_id,
             steps=self.passes(choices.strategy, choices.steps),
             seed=choices.seed,
             other_id=self.vocabulary.other_id,
@@ -232,52 +231,65 @@ class DiffusionInverter:
         return Inversion(self.tokenizer.decode(content), content, confidence[: len(content)], mean)
 
 
-def with_probabilities(inversions: list[Inversion], calibration: Calibration | None) -> list[Inversion]:
-    """The same inversions with the probabilities that a calibration reads off them; as they are without one."""
-    if calibration is None:
-        return inversions
-    return [
-        replace(
-            each,
-            token_probability=calibration.token(each.token_confidence),
-            probability=calibration.text([each.confidence])[0],
-        )
-        for each in inversions
-    ]
+class DiffusionInverter(TextInverter):
+    """Inverts with a `MaskedDenoiser`; see `TextInverter`."""
+
+    strategies = tuple(STRATEGIES)
+
+    def __init__(self, checkpoint: Checkpoint, batch_size: int = 128, precision: str = "auto") -> None:
+        super().__init__(checkpoint, batch_size, precision)
+        self.model: MaskedDenoiser = ARITHMETIC[self.precision](checkpoint.model)
+
+    @torch.inference_mode()
+    def states(
+        self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
+    ) -> Iterator[DecodingState]:
+        yield from STRATEGIES[choices.strategy](self.model, self.request(vectors, choices, streams))
+
+    @torch.inference_mode()
+    def candidate_states(
+        self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
+    ) -> Iterator[DecodingState]:
+        yield from sample_candidates(self.model, self.request(vectors, choices, streams))
+
+    def passes(self, strategy: str, steps: int) -> int:
+        return min(steps, self.config.pairs.seq_len) if strategy in GREEDY else steps
 
 
-def choose_closest(vectors: np.ndarray, candidates: list[Inversion], own: np.ndarray) -> list[Inversion]:
-    """Of each vector's C candidates, in a row, the one whose text's own vector is closest; the first of equals.
+class T5TextInverter(TextInverter):
+    """Inverts with a `T5Inverter`; see `TextInverter`."""
 
-    Args:
-        vectors: [N, D] that were inverted.
-        candidates: N x C of them.
-        own: [N x C, D], the encoder's vectors of the candidates' texts.
+    strategies = tuple(WRITERS)
 
-    Raises:
-        ValueError: the encoder gave no candidate of a vector a direction.
-    """
-    count = len(candidates) // len(vectors)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        own = own / np.linalg.norm(own, axis=1, keepdims=True)
-    wanted = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = (own.reshape(len(vectors), count, -1) * wanted[:, None, :]).sum(axis=-1)  # [N, C]
-    cosines[~np.isfinite(cosines)] = -np.inf  # the vector of an empty text can be zero
-    if not np.isfinite(cosines.max(axis=1)).all():
-        raise ValueError("the encoder gives no candidate of a vector a direction; take `candidates` without an encoder")
-    best = cosines.argmax(axis=1)
-    return [
-        replace(candidates[row * count + place], cosine=float(cosines[row, place]))
-        for row, place in enumerate(best.tolist())
-    ]
+    def __init__(self, checkpoint: Checkpoint, batch_size: int = 128, precision: str = "auto") -> None:
+        super().__init__(checkpoint, batch_size, precision)
+        self.model = cast("T5Inverter", checkpoint.model)
+        if self.precision == "bfloat16":
+            self.model = copy.deepcopy(self.model).to(torch.bfloat16)
+
+    @torch.inference_mode()
+    def states(
+        self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
+    ) -> Iterator[DecodingState]:
+        yield from WRITERS[choices.strategy](self.model, self.request(vectors, choices, streams))
+
+    def candidate_states(
+        self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
+    ) -> Iterator[DecodingState]:
+        raise AssertionError("`require` lets no strategy through that has candidates")
+
+    def passes(self, strategy: str, steps: int) -> int:
+        return self.config.pairs.seq_len
 
 
 def load_inverter(
     folder: str | Path, device: str = "cpu", batch_size: int = 128, precision: str = "auto"
-) -> DiffusionInverter:
-    """Loads a checkpoint folder as an inverter, see `DiffusionInverter`.
+) -> TextInverter:
+    """Loads a checkpoint folder as an inverter of its family, see `TextInverter`.
 
     Raises:
         ValueError: the folder is no checkpoint that this version reads, or an argument is out of its range.
     """
-    return DiffusionInverter(load_checkpoint(folder, device), batch_size, precision)
+    checkpoint = load_checkpoint(folder, device)
+    kind = T5TextInverter if checkpoint.config.family == "t5" else DiffusionInverter
+    return kind(checkpoint, batch_size, precision)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from embinv.decoding.options import DecodingOptions
-from embinv.inverter import DiffusionInverter, Inversion
+from embinv.inversion import Inversion
+from embinv.inverter import TextInverter
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ Invert = Callable[[Mapping[str, Task]], dict[str, Done]]
 
 
 def invert_task(
-    inverter: DiffusionInverter, task: Task, on_progress: Callable[[int], None] | None = None
+    inverter: TextInverter, task: Task, on_progress: Callable[[int], None] | None = None
 ) -> tuple[list[Inversion], float]:
     """Inverts a task's vectors now; returns the inversions and the seconds that it took."""
     began = time.perf_counter()
@@ -81,7 +82,7 @@ def told(done: int, total: int) -> str:
     return f"inverting: {done:,} of {total:,} vectors"
 
 
-def invert_here(inverter: DiffusionInverter, on_progress: Callable[[str], None] = lambda line: None) -> Invert:
+def invert_here(inverter: TextInverter, on_progress: Callable[[str], None] = lambda line: None) -> Invert:
     """Does tasks one after another in this process; `on_progress` gets a line after each batch."""
 
     def invert(tasks: Mapping[str, Task]) -> dict[str, Done]:

@@ -76,12 +76,14 @@ def make_report(
     entities = None if corpus is None else read_entities(corpus, test)
     stats = _read_json(data / STATS_FILE, "make the pairs anew with jobs/encode.py --overwrite")
     training = inverter.config.training
-    speeds = {"encode": stats["samples_per_second"], "train": training["samples_per_second"]}
+    speeds = {"encode": stats["samples_per_second"], "train": training.get("samples_per_second")}
     seconds = {
         "corpus": stats["corpus"]["seconds"],
         "encode": stats["seconds"],
-        "train": run_record(checkpoint).get("seconds") or training["seconds"],  # of the whole run, if it is known
+        "train": run_record(checkpoint).get("seconds") or training.get("seconds"),  # of the whole run, if it is known
     }
+    # Of a checkpoint that others trained they are not known.
+    speeds, seconds = ({name: value for name, value in found.items() if value} for found in (speeds, seconds))
     recoveries = by_validation(read_lines(checkpoint.parent / EXAMPLES_FILE))
     milestones = read_lines(checkpoint.parent / VALIDATIONS_FILE)
     wanted = settings.language_model

@@ -15,7 +15,8 @@ import ray
 import ray.data
 
 from embinv.calibration import Calibrations
-from embinv.inverter import DiffusionInverter, Inversion, load_inverter
+from embinv.inversion import Inversion
+from embinv.inverter import TextInverter, load_inverter
 from embinv.tasks import Done, Invert, Task, invert_task, told
 from jobs.failures import told_plainly
 from jobs.pool import ModelPool, model_pool
@@ -66,7 +67,7 @@ class InvertParts:
         except ValueError as error:
             self.mistake = error  # raised here, Ray would tell of an actor that died and not of why
 
-    def _load(self, checkpoint: str, device: str, precision: str, threads: int | None) -> DiffusionInverter:
+    def _load(self, checkpoint: str, device: str, precision: str, threads: int | None) -> TextInverter:
         if threads is not None:
             import torch
 

@@ -19,7 +19,7 @@ from embinv.checkpoint import CheckpointConfig
 from embinv.decoding.options import Choices
 from embinv.encoders.base import open_encoder
 from embinv.encoders.spec import EncoderSpec
-from embinv.inverter import choose_closest
+from embinv.inversion import choose_closest
 from serve_app.answers import Answer, Seen
 from serve_app.batching import Batcher, Done
 from serve_app.inverting import Decoded, ServedCheckpoint, Way, pass_event

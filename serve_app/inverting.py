@@ -20,8 +20,9 @@ from embinv.calibration import weights_digest
 from embinv.data.pieces import pieces
 from embinv.decoding.base import DecodingState
 from embinv.decoding.candidates import likeliest
-from embinv.decoding.options import STRATEGY_NAMES, Choices
-from embinv.inverter import DiffusionInverter, Inversion, load_inverter
+from embinv.decoding.options import Choices
+from embinv.inversion import Inversion
+from embinv.inverter import TextInverter, load_inverter
 from serve_app.batching import Step
 from serve_app.schemas import Description, PassEvent, RecoveredText, RecoveredToken, ShownToken
 
@@ -77,7 +78,7 @@ class ServedCheckpoint:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are decoded one at a time
         torch.set_num_threads(threads)
         self._tried = TRIED[device] if max_batch_size is None else ()
-        self.inverter: DiffusionInverter = load_inverter(folder, device, batch_size=max_batch_size or self._tried[-1])
+        self.inverter: TextInverter = load_inverter(folder, device, batch_size=max_batch_size or self._tried[-1])
         self.version = weights_digest(Path(folder))[:12]
         self._token = lru_cache(maxsize=None)(self._lone_token)
 
@@ -115,7 +116,7 @@ class ServedCheckpoint:
             seq_len=config.pairs.seq_len,
             max_tokens=config.pairs.seq_len - 1,
             languages=[lang for lang in config.training.get("languages", []) if lang != "und"],
-            strategies=list(STRATEGY_NAMES),
+            strategies=list(self.inverter.strategies),
             version=self.version,
             figures={name: value for name, value in config.training.items() if name != "languages"},
             encode=encode,
@@ -126,7 +127,7 @@ class ServedCheckpoint:
         inverter, choices = self.inverter, way.choices
         states = (inverter.candidate_states if way.every else inverter.states)(vectors, choices)
         changed = np.zeros(len(vectors), dtype=np.int64)
-        before: np.ndarray | int = inverter.config.model.mask_id
+        before: np.ndarray | int = inverter.mask_id
         state: DecodingState | None = None
         for state in states:
             tokens = state.tokens.cpu().numpy().reshape(len(vectors), -1)  # [B, (C x) L]
@@ -152,7 +153,7 @@ class ServedCheckpoint:
         if way.every:
             state = likeliest(inverter.request(vectors, way.choices), state)
         ids = state.tokens.cpu().numpy()
-        hidden = ids == inverter.config.model.mask_id
+        hidden = ids == inverter.mask_id
         ids = inverter.vocabulary.original(np.where(hidden, 0, ids))
         return [
             self._places(ids[row].tolist(), hidden[row].tolist(), state.confidence[row].tolist()) if watches else []

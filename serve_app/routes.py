@@ -25,6 +25,7 @@ from serve_app.measuring import Measures
 from serve_app.schemas import (
     MAX_CANDIDATES,
     MAX_STEPS,
+    USUAL_STEPS,
     Description,
     EncoderEntry,
     EncodeRequest,
@@ -99,6 +100,8 @@ class Routes:
         entries = []
         for name, served in known.items():
             described = served.description.model_dump() if served.description else {}
+            if served.description is not None:
+                described["defaults"] = {"strategy": served.description.strategies[0], "steps": USUAL_STEPS}
             entries.append(EncoderEntry(name=name, status=served.status, limits=limits, **described))
         return EncoderList(encoders=entries, key_required=self._keys.required)
 
@@ -211,7 +214,7 @@ class Routes:
         body = await self._body(request)
         try:
             asked = parse_request(InvertRequest, body, description.dim)
-            choices = asked.choices()
+            choices = asked.choices(description.strategies)
             vectors = vectors_of(asked, description.dim, self._settings.max_vectors)
             if asked.refine and not description.encode:
                 raise ValueError("refine asks the embedding model, and none is served here; send refine false")

@@ -13,8 +13,9 @@ from pydantic_core import ErrorDetails
 
 from embinv.decoding.options import STRATEGY_NAMES, Choices, DecodingOptions, Strategy
 
-MAX_STEPS = 512
+USUAL_STEPS, MAX_STEPS = 8, 512
 MAX_CANDIDATES = 64
+MAX_BEAMS = 16
 MAX_SEED = 2**63 - 1
 MAX_TEXTS = 256
 MAX_TEXT_CHARS = 20_000
@@ -41,15 +42,21 @@ class InvertRequest(BaseModel):
     embeddings: Annotated[list[Vector], Field(fail_fast=True)] | None = Field(
         default=None, description="several of them"
     )
-    strategy: Strategy = Field(default="confidence", description="the decoder")
+    strategy: Strategy | None = Field(
+        default=None, description="one of the encoder's strategies (GET /encoders); null: its first"
+    )
     steps: int = Field(
-        default=8,
+        default=USUAL_STEPS,
         ge=1,
         le=MAX_STEPS,
-        description="denoising passes; of `confidence` and `sequential` the text's length is the most that help",
+        description="denoising passes; of `confidence` and `sequential` the text's length is the most that help, and "
+        "`greedy` and `beam` make one for each token, whatever is said here",
     )
     candidates: int | None = Field(
         default=None, ge=1, le=MAX_CANDIDATES, description="samples of each vector, of strategy `candidates`; 4 if null"
+    )
+    beams: int | None = Field(
+        default=None, ge=1, le=MAX_BEAMS, description="beginnings that strategy `beam` keeps at each token; 4 if null"
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="for decoders that sample")
     refine: bool = Field(
@@ -64,18 +71,29 @@ class InvertRequest(BaseModel):
             raise ValueError(f"the body holds {given} of 'embedding' and 'embeddings'")
         return self
 
-    def choices(self) -> Choices:
+    def choices(self, strategies: list[str]) -> Choices:
         """How to decode.
 
+        Args:
+            strategies: the encoder's, the usual one first.
+
         Raises:
-            ValueError: `candidates` or `refine` with a strategy that has none.
+            ValueError: another strategy, or a key that the strategy has no use for.
         """
-        if self.strategy != "candidates":
-            for name, given in (("candidates", self.candidates is not None), ("refine", self.refine)):
-                if given:
-                    raise ValueError(f"{name} does nothing for strategy {self.strategy}; send strategy 'candidates'")
-        options = DecodingOptions() if self.candidates is None else DecodingOptions(candidates=self.candidates)
-        return Choices(self.strategy, self.steps, self.seed, options)
+        strategy = self.strategy or strategies[0]
+        if strategy not in strategies:
+            raise ValueError(f"strategy {strategy} is none of this encoder's; send one of {', '.join(strategies)}")
+        for name, given, owner in (
+            ("candidates", self.candidates is not None, "candidates"),
+            ("refine", self.refine, "candidates"),
+            ("beams", self.beams is not None, "beam"),
+        ):
+            if given and strategy != owner:
+                instead = f"send strategy {owner!r}" if owner in strategies else "leave it out"
+                raise ValueError(f"{name} does nothing for strategy {strategy}; {instead}")
+        given = {name: getattr(self, name) for name in ("candidates", "beams")}
+        options = DecodingOptions(**{name: value for name, value in given.items() if value is not None})
+        return Choices(strategy, self.steps, self.seed, options)
 
 
 class EncodeRequest(BaseModel):
@@ -194,7 +212,7 @@ class EncoderEntry(BaseModel):
     version: str | None = None
     figures: dict[str, Any] = {}
     encode: bool = False
-    defaults: dict[str, Any] = {"strategy": "confidence", "steps": 8}
+    defaults: dict[str, Any] = {}
     limits: dict[str, int] = {}
 
 
@@ -254,6 +272,7 @@ def forms(dim: int) -> dict[str, str]:
         "strategy": f"one of {', '.join(STRATEGY_NAMES)}",
         "steps": f"a whole number from 1 to {MAX_STEPS}",
         "candidates": f"a whole number from 1 to {MAX_CANDIDATES}",
+        "beams": f"a whole number from 1 to {MAX_BEAMS}",
         "seed": f"a whole number from 0 to {MAX_SEED}",
         "refine": "true or false",
         "text": f"a text of at most {MAX_TEXT_CHARS:,} characters",

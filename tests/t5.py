@@ -14,6 +14,7 @@ TINY = T5Shape(d_model=16, d_kv=4, d_ff=32, num_layers=2, num_decoder_layers=2, 
 def tiny_config(**changes):
     settings = {
         "vocab_size": VOCABULARY,
+        "rows": VOCABULARY,
         "embedding_dim": DIM,
         "seq_len": LENGTH,
         "pseudo_tokens": PSEUDO,
@@ -32,7 +33,7 @@ def published_config():
     """That of kennethge123/qwen3-8b-t5-inverter: T5-base behind vectors of 4,096 dimensions."""
     base = T5Shape(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_decoder_layers=12, num_heads=12)
     return tiny_config(
-        vocab_size=32_128, embedding_dim=4096, seq_len=128, pseudo_tokens=16, dropout=0.1, transformer=base
+        vocab_size=32_100, rows=32_128, embedding_dim=4096, seq_len=128, pseudo_tokens=16, dropout=0.1, transformer=base
     )
 
 

@@ -8,7 +8,8 @@ from embinv.checkpoint import Checkpoint, load_checkpoint
 from embinv.decoding.base import final_state
 from embinv.decoding.options import Choices, DecodingOptions
 from embinv.encoders.hashing import HashEncoder
-from embinv.inverter import DiffusionInverter, Inversion, load_inverter
+from embinv.inversion import Inversion
+from embinv.inverter import DiffusionInverter, load_inverter
 from embinv.models import reduced
 from embinv.models.mdlm import ConditionalMDLM
 from tests.fakes import (

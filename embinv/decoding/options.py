@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-Strategy = Literal["confidence", "sequential", "euler", "remasking", "two_stage", "candidates"]
-"""Names of the decoders; `embinv.decoding.strategies` has what they name."""
+Strategy = Literal["confidence", "sequential", "euler", "remasking", "two_stage", "candidates", "greedy", "beam"]
+"""Names of the decoders; `embinv.decoding.strategies` and `embinv.decoding.autoregressive` have what they name."""
 STRATEGY_NAMES: tuple[str, ...] = get_args(Strategy)
 Order = Literal["confidence", "margin", "entropy"]
 Reveal = Literal["linear", "cosine"]
@@ -24,6 +24,8 @@ READS: dict[str, tuple[str, ...]] = {
     "euler": _SAMPLING,
     "remasking": (*_SAMPLING, "remasking", "remasking_rate"),
     "two_stage": (*_SAMPLING, "refined_share"),
+    "greedy": (),
+    "beam": ("beams", "length_penalty"),
 }
 """The options that each decoder reads; `candidates` reads those of its sampler too."""
 GREEDY = ("confidence", "sequential")
@@ -56,6 +58,13 @@ class DecodingOptions(BaseModel):
     )
     candidates: int = Field(default=4, ge=1, description="candidates: samples of each vector")
     sampler: Sampler = Field(default="euler", description="candidates: the decoder that makes the samples")
+    beams: int = Field(default=4, ge=1, le=64, description="beam: beginnings of a text that are kept at each token")
+    length_penalty: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=10.0,
+        description="beam: a text's log-probability is divided by its length to this power; above 0 favours long ones",
+    )
 
     @field_validator("temperature")
     @classmethod
@@ -107,8 +116,8 @@ class Choices:
 
     @property
     def samples(self) -> int:
-        """Texts that are written for one vector."""
-        return self.options.candidates if self.strategy == "candidates" else 1
+        """Texts that are on their way at once for one vector."""
+        return {"candidates": self.options.candidates, "beam": self.options.beams}.get(self.strategy, 1)
 
 
 def read_options(settings: Sequence[str]) -> DecodingOptions:

@@ -10,7 +10,7 @@ import numpy as np
 
 from embinv.data.pairs import Pairs
 from embinv.data.tokenizer import TextTokenizer
-from embinv.inverter import Inversion
+from embinv.inversion import Inversion
 
 
 def derangement(n: int, seed: int) -> np.ndarray:

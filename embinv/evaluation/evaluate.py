@@ -17,7 +17,8 @@ import pyarrow as pa
 from embinv.calibration import Calibration, NothingToCalibrate
 from embinv.config import EvaluationSettings
 from embinv.data.pairs import Pairs
-from embinv.decoding.options import GREEDY
+from embinv.decoding.autoregressive import WRITERS
+from embinv.decoding.options import GREEDY, Choices
 from embinv.encoders.base import Encoder
 from embinv.evaluation.baselines import derangement, nearest_neighbours, unconditional
 from embinv.evaluation.gaps import accuracy_at_masks
@@ -30,7 +31,8 @@ from embinv.evaluation.reliability import (
 )
 from embinv.evaluation.scores import scores_table
 from embinv.evaluation.sweep import sweep_tables, sweep_tasks
-from embinv.inverter import DiffusionInverter, Inversion, with_probabilities
+from embinv.inversion import Inversion, with_probabilities
+from embinv.inverter import DiffusionInverter, TextInverter
 from embinv.metrics.entities import Entities, entity_recall, entity_recall_by_kind
 from embinv.metrics.figures import Figure, rounded
 from embinv.metrics.perplexity import LanguageModel, TooFewTexts, perplexity
@@ -58,7 +60,7 @@ class Evaluation:
 
 
 def evaluate(
-    inverter: DiffusionInverter,
+    inverter: TextInverter,
     test: Pairs,
     training: Pairs,
     encoder: Encoder | None,
@@ -85,7 +87,9 @@ def evaluate(
         entities: each test text's labelled (kind, surface form); without them, entity recall is left out.
         invert: does the decoding; None does it in this process.
     """
-    way = Way(settings.strategy, inverter.passes(settings.strategy, settings.steps), settings.decoding)
+    strategy = settings.strategy or inverter.strategies[0]
+    inverter.require(Choices(strategy, settings.steps, settings.seed, settings.decoding))
+    way = Way(strategy, inverter.passes(strategy, settings.steps), settings.decoding)
     if inverter.calibrations.find(way.strategy, way.steps, way.options) is not None:
         validation = None
     vectors = test.embeddings.astype(np.float32)
@@ -95,7 +99,7 @@ def evaluate(
         tasks["validation"] = Task(validation.embeddings.astype(np.float32), way, settings.seed)
     swept, seq_len = min(settings.sweep_rows, len(test)), inverter.config.pairs.seq_len
     if swept >= 2:
-        tasks |= sweep_tasks(vectors[:swept], settings.steps, seq_len, settings.seed)
+        tasks |= sweep_tasks(inverter.strategies, vectors[:swept], settings.steps, seq_len, settings.seed)
     done = (invert or invert_here(inverter, on_progress))(tasks)
 
     fitted = None if validation is None else _fitted(inverter, way, validation, done["validation"])
@@ -110,10 +114,10 @@ def evaluate(
     if language_model is not None:
         on_progress("the perplexity of what was recovered, and of the originals")
         figures |= perplexities(language_model, texts, test.texts)
-    on_progress("gaps, with the rest of a text in sight")
-    device = next(inverter.model.parameters()).device
-    ends = (inverter.tokenizer.eos_id, inverter.tokenizer.pad_id)
-    figures |= accuracy_at_masks(inverter.model, test, ends, inverter.vocabulary, device, seed=settings.seed)
+    if isinstance(inverter, DiffusionInverter):  # others fill no gaps
+        on_progress("gaps, with the rest of a text in sight")
+        ends, model = (inverter.tokenizer.eos_id, inverter.tokenizer.pad_id), inverter.model
+        figures |= accuracy_at_masks(model, test, ends, inverter.vocabulary, inverter.device, seed=settings.seed)
     figures |= _recall(entities, inversions)
     on_progress("baselines")
     # What a shuffled vector gives is what its owner's vector gave.
@@ -125,8 +129,8 @@ def evaluate(
     }
     report = {
         "n": len(test),
-        "strategy": settings.strategy,
-        "steps": settings.steps,
+        "strategy": strategy,
+        "steps": way.steps if strategy in WRITERS else settings.steps,
         "decoding": settings.decoding.model_dump(),
         "seq_len": seq_len,
         **rounded(figures),
@@ -148,17 +152,18 @@ def evaluate(
             for kind, figure in entity_recall_by_kind(entities, texts).items()
         }
     if swept >= 2:
-        report |= sweep_tables(tasks, done, originals[:swept], test.langs[:swept], min(settings.steps, seq_len))
+        passes = way.steps if strategy in WRITERS else min(settings.steps, seq_len)
+        report |= sweep_tables(tasks, done, originals[:swept], test.langs[:swept], passes)
     return Evaluation(report, scores_table(test, inversions, figures), fitted)
 
 
 def _nothing(vectors: np.ndarray, way: Way, seed: int) -> Task:
     """The zero embedding: one text, or where texts are sampled, one for each vector."""
-    alike = 1 if way.strategy in GREEDY else len(vectors)
+    alike = 1 if way.strategy in (*GREEDY, *WRITERS) else len(vectors)
     return Task(np.zeros_like(vectors[:alike]), way, seed, distinct=True)
 
 
-def _fitted(inverter: DiffusionInverter, way: Way, validation: Pairs, done: Done) -> Calibration | None:
+def _fitted(inverter: TextInverter, way: Way, validation: Pairs, done: Done) -> Calibration | None:
     """What confidence is worth; None, said in the log, where there is nothing to learn it from."""
     try:
         return calibrate(inverter.tokenizer, validation, way, done.inversions)

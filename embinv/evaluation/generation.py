@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from embinv.inverter import Inversion
+from embinv.inversion import Inversion
 from embinv.metrics.characters import character_error_rate, words
 from embinv.metrics.figures import Figure, rounded
 from embinv.metrics.lengths import length_bias, length_error

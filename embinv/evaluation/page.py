@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from embinv.evaluation.markup import bdi, marked, visible
 from embinv.evaluation.plots import KINDS, Plot, plots, span, svg
-from embinv.evaluation.report import LABELS, MORE, NAMES, figure_table, remarks, shown, tables
+from embinv.evaluation.report import LABELS, MORE, NAMES, figure_table, origin, remarks, shown, tables
 
 NOTHING = '<span aria-hidden="true">–</span><span class="unseen">not measured</span>'
 BASELINES_SAY = (
@@ -133,12 +133,10 @@ def page(report: Mapping[str, Any], scores: pa.Table, examples: int = 20, seed: 
 
 
 def _statement(report: Mapping[str, Any]) -> str:
-    passes = f"{report['steps']} pass{'' if report['steps'] == 1 else 'es'}"
     return (
-        f"<p>{report['n']:,} held-out texts of {visible(report['encoder'])}, each generated from its vector and a full "
-        f"mask in {passes} ({visible(report['strategy'])} order, at most {report['seq_len'] - 1} tokens). Content "
-        "tokens only: what marks the beginning, the end and the padding of a text is not counted. ± is the standard "
-        "error over texts.</p>"
+        f"<p>{report['n']:,} held-out texts of {visible(report['encoder'])}, each {origin(report)} (strategy "
+        f"{visible(report['strategy'])}, at most {report['seq_len'] - 1} tokens). Content tokens only: what marks the "
+        "beginning, the end and the padding of a text is not counted. ± is the standard error over texts.</p>"
     )
 
 

@@ -12,7 +12,7 @@ from embinv.calibration import NEARLY_RIGHT, Calibration, fit
 from embinv.data.pairs import Pairs
 from embinv.data.tokenizer import TextTokenizer
 from embinv.evaluation.generation import Generation
-from embinv.inverter import Inversion
+from embinv.inversion import Inversion
 from embinv.metrics.calibration import expected_calibration_error, reliability, rightness, share_right
 from embinv.metrics.figures import Figure
 from embinv.tasks import Way

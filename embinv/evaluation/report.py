@@ -5,6 +5,7 @@ from html import escape
 from types import MappingProxyType
 from typing import Any
 
+from embinv.decoding.autoregressive import WRITERS
 from embinv.decoding.options import DecodingOptions
 
 NAMES = {
@@ -83,9 +84,8 @@ def render(report: dict[str, Any]) -> str:
     lines = [
         f"# {report['name']}: what its vectors give away",
         "",
-        f"{report['n']:,} held-out texts of {report['encoder']}, each generated from a full mask in {report['steps']} "
-        f"passes (strategy {_way(report)}; at most {report['seq_len'] - 1} tokens). Content tokens only; ± is the "
-        "standard error over texts.",
+        f"{report['n']:,} held-out texts of {report['encoder']}, each {origin(report)} (strategy {_way(report)}; at "
+        f"most {report['seq_len'] - 1} tokens). Content tokens only; ± is the standard error over texts.",
         "",
         *_markdown_table(header, rows),
         "",
@@ -175,6 +175,13 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     if found:
         said.append(f"Under {report['settings']['language_model']}: {', '.join(found)}.")
     return said
+
+
+def origin(report: Mapping[str, Any]) -> str:
+    """How a text came of its vector."""
+    if report["strategy"] in WRITERS:
+        return "written from its vector, from left to right"
+    return f"generated from its vector and a full mask in {report['steps']} pass{'' if report['steps'] == 1 else 'es'}"
 
 
 def _way(report: Mapping[str, Any]) -> str:

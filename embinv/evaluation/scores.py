@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from embinv.data.folders import whole_file
 from embinv.data.pairs import Pairs
-from embinv.inverter import Inversion
+from embinv.inversion import Inversion
 from embinv.metrics.bootstrap import Difference, paired_bootstrap
 from embinv.metrics.figures import Figure
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from embinv.decoding.autoregressive import WRITERS
 from embinv.decoding.options import DecodingOptions
-from embinv.decoding.strategies import STRATEGIES
 from embinv.evaluation.generation import accuracy_by_language
-from embinv.inverter import Inversion
+from embinv.inversion import Inversion
 from embinv.metrics.figures import Figure, rounded
 from embinv.metrics.tokens import exact_match, token_accuracy, token_f1
 from embinv.tasks import Done, Task, Way
@@ -22,20 +22,24 @@ RATES = (0.0, 0.05, 0.1, 0.2)  # probability that a token that is known is hidde
 _PASSES, _RATE = "sweep", "remasking"
 
 
-def sweep_tasks(vectors: np.ndarray, steps: int, seq_len: int, seed: int) -> dict[str, Task]:
+def sweep_tasks(strategies: Sequence[str], vectors: np.ndarray, steps: int, seq_len: int, seed: int) -> dict[str, Task]:
     """Every strategy at every budget up to L and at `steps`, and the rates of remasking at `steps` and L.
 
+    One that writes from left to right has one budget, a pass for each token.
+
     Args:
+        strategies: the inverter's.
         vectors: [N, D] of the texts that the tables are measured on.
         steps: passes of the report's own figures.
         seq_len: L.
         seed: for decoders that sample.
     """
     tasks = {}
-    for strategy in STRATEGIES:
-        for passes in sorted({*(budget for budget in BUDGETS if budget < seq_len), min(steps, seq_len), seq_len}):
+    for strategy in strategies:
+        budgets = {*(budget for budget in BUDGETS if budget < seq_len), min(steps, seq_len), seq_len}
+        for passes in [seq_len] if strategy in WRITERS else sorted(budgets):
             tasks[f"{_PASSES} {strategy} {passes}"] = Task(vectors, Way(strategy, passes), seed)
-    for rate in RATES:
+    for rate in RATES if "remasking" in strategies else ():
         options = DecodingOptions(remasking="probability", remasking_rate=rate)
         for passes in sorted({min(steps, seq_len), seq_len}):
             tasks[f"{_RATE} {rate} {passes}"] = Task(vectors, Way("remasking", passes, options), seed)
@@ -78,7 +82,8 @@ def sweep_tables(
             by_language[way.strategy] = accuracy_by_language(langs, originals, inversions)
         found[table].append(row)
     languages = {lang for row in by_language.values() for lang in row}
-    return {**found} | ({"by_strategy_and_language": by_language} if len(languages) > 1 else {})
+    tables = {name: rows for name, rows in found.items() if rows}
+    return tables | ({"by_strategy_and_language": by_language} if len(languages) > 1 else {})
 
 
 def _figures(originals: Sequence[list[int]], inversions: Sequence[Inversion]) -> dict[str, float]:

@@ -1,15 +1,19 @@
-"""Which denoiser a config asks for, and which one a checkpoint holds.
+"""Which denoiser a config asks for, and which model a checkpoint holds.
 
-Backbones are imported when one is asked for: transformers' code of them takes two seconds.
+Backbones and T5 are imported when one is asked for: transformers' code of them takes two seconds.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import BaseModel
+from torch import nn
+
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig, ModelSettings
+from embinv.models.t5_settings import T5InverterConfig
 
 
 def new_denoiser(
@@ -34,9 +38,15 @@ def new_denoiser(
     return pretrained_denoiser(settings, vocabulary, embedding_dim, seq_len, tokenizer_hash)
 
 
-def empty_denoiser(config: Architecture) -> MaskedDenoiser:
+def empty_model(config: Architecture | T5InverterConfig) -> nn.Module:
     """The architecture of a checkpoint, without download; its weights mean nothing until they are loaded."""
-    return _DENOISERS[type(config)](config)
+    return _MODELS[type(config)](config)
+
+
+def _t5(config: T5InverterConfig) -> nn.Module:
+    from embinv.models.t5_inverter import T5Inverter
+
+    return T5Inverter(config)
 
 
 def _backbone(config: BackboneConfig) -> MaskedDenoiser:
@@ -45,7 +55,8 @@ def _backbone(config: BackboneConfig) -> MaskedDenoiser:
     return BackboneDenoiser(config)
 
 
-_DENOISERS: dict[type[Architecture], Callable[[Any], MaskedDenoiser]] = {
+_MODELS: dict[type[BaseModel], Callable[[Any], nn.Module]] = {
     MDLMConfig: ConditionalMDLM,
     BackboneConfig: _backbone,
+    T5InverterConfig: _t5,
 }

@@ -4,15 +4,15 @@ An embedding becomes R pseudo-tokens, which T5's encoder reads, and its decoder 
 (Morris et al., 2023, "Text Embeddings Reveal (Almost) As Much As Text", section 4). Names of weights are those of the
 published checkpoints; the token embedding is kept once, and the encoder's, the decoder's and a tied head's are it.
 
-Shapes: B batch, L length, D embedding, R pseudo-tokens, H hidden, V vocabulary.
+Shapes: B batch, L length, D embedding, R pseudo-tokens, H hidden, V vocabulary, N texts on their way.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from embinv.models.denoiser import require_dim, scale_to_unit_rms
@@ -73,7 +73,7 @@ class T5Inverter(nn.Module):
         return self.embedding_transform(vector).view(len(vector), self.config.pseudo_tokens, -1)
 
     def forward(self, embedding: Tensor, token_ids: Tensor) -> Tensor:
-        """Logits [B, L, V] of each token given the vector and the tokens before it (teacher forcing).
+        """Logits [B, L, rows] of each token given the vector and the tokens before it (teacher forcing).
 
         Args:
             embedding: [B, D].
@@ -95,34 +95,15 @@ class T5Inverter(nn.Module):
         lone_pad = (token_ids == self.config.pad_id) & (token_ids != self.config.eos_id)
         return token_ids.masked_fill((ends_before > 0) | lone_pad, IGNORED)
 
-    @torch.no_grad()
-    def generate(self, embedding: Tensor, beams: int = 1, never: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-        """Writes a text for each vector.
+    @property
+    def start_id(self) -> int:
+        """What the decoder reads first."""
+        return self.config.start_id
 
-        Args:
-            embedding: [B, D].
-            beams: hypotheses kept at each token; 1 takes the likeliest token each time.
-            never: ids that are not written.
-
-        Returns:
-            Token ids [B, L] int64, PAD behind the end, and the probability [B, L] of each when it was written, 1 behind
-            the end.
-        """
+    def begin(self, embedding: Tensor) -> "T5Writing":
+        """A text for each vector [B, D], to be written token by token."""
         states = self.encoder_decoder.encoder(inputs_embeds=self.pseudo_tokens(embedding)).last_hidden_state
-        t5: Any = self.encoder_decoder  # transformers' types do not know it as one that generates
-        written: Tensor = t5.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
-            max_new_tokens=self.config.seq_len,
-            num_beams=beams,
-            do_sample=False,
-            suppress_tokens=sorted({*never} - {self.config.eos_id}) or None,
-        )[:, 1:]  # without the start
-        missing = self.config.seq_len - written.shape[1]
-        token_ids = F.pad(written, (0, missing), value=self.config.pad_id)
-        probability = self(embedding, token_ids).float().softmax(dim=-1)
-        probability = probability.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)  # [B, L]
-        return token_ids, probability.masked_fill(self.targets(token_ids) == IGNORED, 1.0)
+        return T5Writing(self.encoder_decoder, states, self.config.vocab_size)
 
     def _shifted(self, token_ids: Tensor) -> Tensor:
         """What the decoder reads: the start, then all tokens but the last."""
@@ -130,9 +111,39 @@ class T5Inverter(nn.Module):
         return torch.cat([start, token_ids[:, :-1]], dim=1)
 
 
+class T5Writing:
+    """Texts on their way, see `embinv.decoding.autoregressive.Writing`.
+
+    Args:
+        t5: writes.
+        states: [B, R, H], what its encoder made of the vectors.
+        vocab_size: V.
+    """
+
+    def __init__(self, t5: T5ForConditionalGeneration, states: Tensor, vocab_size: int) -> None:
+        self._t5, self._states, self._vocab_size = t5, states, vocab_size
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def next_token(self, last: Tensor) -> Tensor:
+        """Log-probabilities [N, V] float32 after the last tokens [N]."""
+        said = self._t5(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
+            decoder_input_ids=last.unsqueeze(1),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return said.logits[:, -1, : self._vocab_size].float().log_softmax(dim=-1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with the texts of rows [M]."""
+        self._states = self._states[rows]
+        if self._cache.get_seq_length():
+            self._cache.reorder_cache(cast(torch.LongTensor, rows))
+
+
 def _transformers_config(config: T5InverterConfig) -> T5Config:
     said: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
+        "vocab_size": config.rows,
         "dropout_rate": config.dropout,
         "decoder_start_token_id": config.start_id,
         "eos_token_id": config.eos_id,

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class T5Shape(BaseModel):
@@ -26,9 +26,10 @@ class T5InverterConfig(BaseModel):
     """The architecture of an inverter of the vec2text family (Morris et al., 2023, section 4)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    family: ClassVar = "t5"
+    family: ClassVar[Literal["t5"]] = "t5"
 
-    vocab_size: int = Field(gt=0, description="V, rows of the token embedding")
+    vocab_size: int = Field(gt=0, description="V; ids 0..V-1 are written")
+    rows: int = Field(gt=0, description="of the token embedding: V, or more where it was rounded up")
     embedding_dim: int = Field(gt=0, description="D")
     seq_len: int = Field(gt=0, description="L, the end of the text included")
     pseudo_tokens: int = Field(gt=0, description="R, positions that the encoder reads the vector at")
@@ -39,6 +40,17 @@ class T5InverterConfig(BaseModel):
     unit_rms: bool = Field(description="scale vectors to unit root mean square; off: as the encoder gives them")
     tied_head: bool = Field(description="the head shares its weights with the token embedding")
     transformer: T5Shape
+
+    @model_validator(mode="after")
+    def _holds_all_ids(self) -> "T5InverterConfig":
+        if max(self.vocab_size - 1, self.start_id, self.eos_id, self.pad_id) >= self.rows:
+            raise ValueError(f"model.rows ({self.rows}) is too few for ids up to {self.vocab_size - 1}")
+        return self
+
+    @property
+    def mask_id(self) -> int:
+        """Stands for a token that is not known yet; no row of the token embedding, since it is never read."""
+        return self.vocab_size
 
     @property
     def hidden(self) -> int:

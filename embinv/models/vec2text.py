@@ -195,13 +195,14 @@ def _architecture(weights: dict[str, Tensor], own: dict[str, Any]) -> T5Inverter
     """What shapes say; a KeyError names the tensor that is missing."""
     if not weights[SHARED].numel():
         raise KeyError(SHARED)
-    vocab_size, hidden = weights[SHARED].shape
+    rows, hidden = weights[SHARED].shape
     buckets, heads = weights[f"{FIRST}0.SelfAttention.relative_attention_bias.weight"].shape
     gated = f"{FIRST}1.DenseReluDense.wi_0.weight" in weights
     wide = weights[f"{FIRST}1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"]
     last = weights["embedding_transform.3.weight"]
     return T5InverterConfig(
-        vocab_size=vocab_size,
+        vocab_size=rows,
+        rows=rows,
         embedding_dim=weights["embedding_transform.0.weight"].shape[1],
         seq_len=own.get("max_seq_length") or LENGTH,
         pseudo_tokens=own.get("num_repeat_tokens") or last.shape[0] // hidden,

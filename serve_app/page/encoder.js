@@ -9,6 +9,8 @@ const STRATEGIES = {
   remasking: "Reverse diffusion that takes unsure tokens back.",
   two_stage: "A hypothesis from left to right, then part of it written anew.",
   candidates: "Several samples, and the likeliest of them.",
+  greedy: "From left to right, the likeliest token each time.",
+  beam: "From left to right, several beginnings at a time.",
 };
 
 /** Whether it answers now; one that has just been deployed runs before anything is known of it. */

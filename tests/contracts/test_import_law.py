@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"cli"},
     # "" is embinv/__init__.py, the public API
-    {"", "inverter", "audit", "tasks", "evaluation"},
-    {"checkpoint", "calibration", "config"},
+    {"", "inverter", "importing", "audit", "tasks", "evaluation"},
+    {"checkpoint", "calibration", "inversion", "config"},
     {"training"},
     {"decoding"},
     {"models"},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from embinv.decoding import parts
+from embinv.decoding.autoregressive import WRITERS
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.candidates import SAMPLERS
 from embinv.decoding.confidence import STILL_HIDDEN, SURENESS
@@ -57,8 +58,9 @@ def decode(denoiser, embedding, strategy, options, steps=4, seed=0, ends=(EOS, P
 
 
 def test_every_strategy_is_among_the_ways_that_are_tested():
-    assert {strategy for strategy, _ in WAYS} == set(STRATEGIES) == set(get_args(Strategy))
-    assert set(READS) == set(STRATEGIES) - {"candidates"}
+    assert {strategy for strategy, _ in WAYS} == set(STRATEGIES)
+    assert {*STRATEGIES, *WRITERS} == set(get_args(Strategy)) and not {*STRATEGIES} & {*WRITERS}
+    assert set(READS) == set(get_args(Strategy)) - {"candidates"}
     assert list(SURENESS) == list(get_args(Order)) and list(STILL_HIDDEN) == list(get_args(Reveal))
     assert list(RULES) == list(get_args(Remasking)) and list(SAMPLERS) == list(get_args(Sampler))
 

@@ -5,7 +5,7 @@ import pytest
 from embinv.cli import main
 from embinv.encoders.hashing import HashEncoder
 from embinv.evaluation.scores import FILE, compare, scores_table, write_scores
-from embinv.inverter import Inversion
+from embinv.inversion import Inversion
 from embinv.metrics.figures import Figure
 from embinv.metrics.tokens import exact_match, token_accuracy
 from tests.fakes import hash_spec, pairs_of, sentences, word_tokenizer

@@ -5,7 +5,7 @@ import pytest
 
 from embinv.decoding.strategies import STRATEGIES
 from embinv.evaluation.sweep import RATES, sweep_tables, sweep_tasks
-from embinv.inverter import Inversion
+from embinv.inversion import Inversion
 from embinv.tasks import Done, Task, Way
 
 VECTORS = np.zeros((4, 8), np.float32)
@@ -22,7 +22,7 @@ def said(*texts):
     [(28, 8, [1, 2, 4, 8, 16, 28]), (16, 8, [1, 2, 4, 8, 16]), (12, 5, [1, 2, 4, 5, 8, 12]), (4, 32, [1, 2, 4])],
 )
 def test_every_strategy_runs_at_every_budget(seq_len, steps, budgets):
-    tasks = sweep_tasks(VECTORS, steps, seq_len, seed=3)
+    tasks = sweep_tasks(tuple(STRATEGIES), VECTORS, steps, seq_len, seed=3)
     ways = [task.way for name, task in tasks.items() if name.startswith("sweep ")]
     assert [(way.strategy, way.steps) for way in ways] == [(name, steps) for name in STRATEGIES for steps in budgets]
     rates = [task.way for name, task in tasks.items() if name.startswith("remasking ")]
@@ -33,8 +33,13 @@ def test_every_strategy_runs_at_every_budget(seq_len, steps, budgets):
         way.options.read_by(way.strategy)  # raises for an option that does nothing
 
 
+def test_what_writes_from_left_to_right_has_one_budget():
+    tasks = sweep_tasks(("greedy", "beam"), VECTORS, 8, 28, seed=3)
+    assert [(task.way.strategy, task.way.steps) for task in tasks.values()] == [("greedy", 28), ("beam", 28)]
+
+
 def test_tables_of_a_case_made_by_hand():
-    tasks = sweep_tasks(VECTORS, 2, 4, seed=0)
+    tasks = sweep_tasks(tuple(STRATEGIES), VECTORS, 2, 4, seed=0)
     done = {name: Done(said(*ORIGINALS), 2.0) for name in tasks}
     done["sweep euler 2"] = replace(done["sweep euler 2"], inversions=said([3, 4, 5], [0, 0], [5, 6, 7, 8], [9]))
     tables = sweep_tables(tasks | {"test": Task(VECTORS, Way("confidence", 2))}, done, ORIGINALS, LANGS, passes=2)
@@ -52,6 +57,6 @@ def test_tables_of_a_case_made_by_hand():
 
 
 def test_one_language_needs_no_table_of_languages():
-    tasks = sweep_tasks(VECTORS, 2, 4, seed=0)
+    tasks = sweep_tasks(tuple(STRATEGIES), VECTORS, 2, 4, seed=0)
     done = {name: Done(said(*ORIGINALS), 2.0) for name in tasks}
     assert sweep_tables(tasks, done, ORIGINALS, ["en"] * 4, passes=2).keys() == {"sweep", "remasking"}

@@ -7,7 +7,7 @@ import torch
 
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.backbone import BackboneDenoiser
-from embinv.models.build import empty_denoiser, new_denoiser
+from embinv.models.build import empty_model, new_denoiser
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
 from tests.backbones import TOKENS, save_tiny_backbone
@@ -34,7 +34,7 @@ def test_settings_decide_the_family_and_data_the_rest(settings, family, kind):
 def test_model_is_built_again_from_its_config_and_weights_alone(settings, family, tmp_path):
     made = new_denoiser(settings[family], VOCABULARY, 6, 16).eval()
     (tmp_path / "tiny").rename(tmp_path / "gone")
-    again = empty_denoiser(type(made.config).model_validate_json(made.config.model_dump_json())).eval()
+    again = empty_model(type(made.config).model_validate_json(made.config.model_dump_json())).eval()
     again.load_state_dict(made.state_dict())
     z_t, embedding = torch.arange(16).unsqueeze(0) % (TOKENS + 1), torch.ones(1, 6)
     assert torch.equal(made(z_t, embedding), again(z_t, embedding))

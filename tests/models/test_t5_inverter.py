@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from embinv.decoding.autoregressive import decode_greedily
+from embinv.decoding.base import DecodingRequest, final_state
 from embinv.models.t5_inverter import IGNORED, T5Inverter
 from tests.t5 import DIM, EOS, LENGTH, PAD, PSEUDO, START, VOCABULARY, published_config, tiny_config, tiny_inverter
 
@@ -80,33 +82,32 @@ def test_an_end_that_is_the_padding_too_counts_once():
     assert model.targets(ids)[0].tolist() == [5, 6, 7, EOS] + [IGNORED] * (LENGTH - 4)
 
 
-def test_greedy_takes_the_likeliest_token_each_time(model):
-    ids, probability = model.generate(vectors(5))
-    log_probabilities = model(vectors(5), ids).log_softmax(-1)
-    counted = model.targets(ids) != IGNORED
-    assert ids.shape == probability.shape == (5, LENGTH)
-    assert (log_probabilities.argmax(-1) == ids)[counted].all()
-    assert torch.allclose(probability[counted], log_probabilities.max(-1).values.exp()[counted], atol=1e-5)
-    assert (probability[~counted] == 1).all() and (ids[~counted] == PAD).all()
+def test_token_by_token_it_says_what_it_says_of_a_whole_text(model):
+    ids = texts(3, seed=4)
+    whole = model(vectors(3), ids).log_softmax(-1)
+    writing = model.begin(vectors(3))
+    last = torch.full((3,), START)
+    for place in range(LENGTH):
+        assert torch.allclose(writing.next_token(last), whole[:, place], atol=1e-4)
+        last = ids[:, place]
 
 
-def test_a_beam_finds_texts_at_least_as_likely():
-    torch.manual_seed(3)
-    model = tiny_inverter(tiny_config(), spread=0.6)
+def test_rows_that_are_kept_go_on_as_if_they_were_alone(model):
+    ids, rows = texts(3, seed=4), torch.tensor([2, 0, 2])
+    writing = model.begin(vectors(3))
+    writing.next_token(torch.full((3,), START))
+    writing.next_token(ids[:, 0])
+    writing.keep(rows)
+    expected = model(vectors(3), ids).log_softmax(-1)[rows, 2]
+    assert torch.allclose(writing.next_token(ids[rows, 1]), expected, atol=1e-4)
 
-    def likelihood(beams):
-        return model.generate(vectors(16), beams)[1].log().sum(dim=1)
 
-    assert (likelihood(4) >= likelihood(1) - 1e-4).float().mean() > 0.8
-    assert (likelihood(4) > likelihood(1) + 1e-4).any()
-
-
-def test_what_is_never_to_be_written_is_not(model):
-    greedy = model.generate(vectors(5))[0]
-    never = tuple(set(greedy.flatten().tolist()) - {EOS})
-    again = model.generate(vectors(5), never=never)[0]
-    assert not set(again.flatten().tolist()) & set(never) - {PAD}
-    assert EOS in model.generate(vectors(5), never=tuple(range(VOCABULARY)))[0]  # a text must be able to end
+def test_rows_of_the_token_embedding_beyond_the_vocabulary_are_never_said():
+    model = tiny_inverter(tiny_config(rows=VOCABULARY + 8))
+    said = model.begin(vectors(2)).next_token(torch.full((2,), START))
+    assert said.shape == (2, VOCABULARY) and torch.allclose(said.exp().sum(-1), torch.ones(2))
+    with pytest.raises(ValueError, match="model.rows"):
+        tiny_config(rows=VOCABULARY - 1)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -130,4 +131,5 @@ def test_it_learns_texts_by_heart():
         model.loss(vectors(6), ids).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    assert torch.equal(model.eval().generate(vectors(6))[0], ids)
+    request = DecodingRequest(vectors(6), LENGTH, VOCABULARY, 1, end_ids=(EOS, PAD))
+    assert torch.equal(final_state(decode_greedily(model.eval(), request)).tokens, ids)

@@ -83,7 +83,7 @@ def test_a_published_folder_computes_what_vec2text_would(published, t5, transfor
     config = model.config
     assert (config.pseudo_tokens, config.seq_len, config.tied_head, config.unit_rms) == (PSEUDO, LENGTH, True, False)
     assert config.transformer == TINY
-    assert model.generate(torch.randn(2, DIM), beams=2)[0].shape == (2, LENGTH)
+    assert model.begin(torch.randn(2, DIM)).next_token(torch.zeros(2, dtype=torch.long)).shape == (2, VOCABULARY)
 
 
 def test_older_names_copies_and_an_encoder_beside_it_are_taken_as_they_are_meant(published, t5, transform, tmp_path):

@@ -430,7 +430,9 @@ def test_the_documentation_describes_bodies_and_problems(client):
     document = client.get("/openapi.json").json()
     operation = document["paths"]["/invert/{encoder}"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert {"embedding", "embeddings", "strategy", "steps", "candidates", "seed", "refine"} == set(schema["properties"])
+    assert {"embedding", "embeddings", "strategy", "steps", "candidates", "beams", "seed", "refine"} == set(
+        schema["properties"]
+    )
     assert {"200", "401", "404", "408", "413", "422", "429", "503"} <= set(operation["responses"])
     assert set(document["paths"]) == {
         "/healthz", "/readyz", "/encoders", "/invert/{encoder}", "/invert/{encoder}/stream", "/encode/{encoder}",

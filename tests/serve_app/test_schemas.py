@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from embinv.decoding.options import Choices, DecodingOptions
 from serve_app.schemas import MAX_STEPS, InvertRequest, parse_request
 from serve_app.vectors import to_base64, vectors_of
 
@@ -29,9 +30,10 @@ def test_base64_gives_the_float32_that_went_in():
     np.testing.assert_array_equal(read({"embeddings": [to_base64(vector), [1, 2, 3]]}), [vector, [1, 2, 3]])
 
 
-def test_the_defaults_are_eight_steps_in_confidence_order():
+def test_the_defaults_are_eight_steps_in_the_encoders_first_strategy():
     request = parse_request(InvertRequest, b'{"embedding": [1, 2, 3]}', DIM)
-    assert (request.steps, request.strategy, request.seed) == (8, "confidence", 0)
+    assert request.choices(["confidence", "euler"]) == Choices("confidence", 8, 0)
+    assert request.choices(["greedy", "beam"]) == Choices("greedy", 8, 0)
 
 
 def test_an_explicit_null_counts_as_absent():
@@ -85,8 +87,8 @@ WRONG = {
     "half a step": ({"embedding": VECTOR, "steps": 1.5}, "steps is 1.5; send"),
     "steps as text": ({"embedding": VECTOR, "steps": "8"}, 'steps is "8"; send'),
     "an unknown strategy": (
-        {"embedding": VECTOR, "strategy": "beam"},
-        'strategy is "beam"; send one of confidence',
+        {"embedding": VECTOR, "strategy": "beams"},
+        'strategy is "beams"; send one of confidence',
     ),
     "a negative seed": ({"embedding": VECTOR, "seed": -1}, "seed is -1; send a whole number from 0"),
 }
@@ -110,4 +112,29 @@ def test_only_the_first_of_many_bad_numbers_is_collected():
 
 
 def test_the_schema_names_the_strategies():
-    assert "confidence" in InvertRequest.model_json_schema()["properties"]["strategy"]["enum"]
+    named, _ = InvertRequest.model_json_schema()["properties"]["strategy"]["anyOf"]
+    assert {"confidence", "beam"} <= set(named["enum"])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"strategy": "beam"}, "strategy beam is none of this encoder's; send one of confidence, candidates"),
+        ({"beams": 2}, "beams does nothing for strategy confidence; leave it out"),
+        ({"candidates": 2}, "candidates does nothing for strategy confidence; send strategy 'candidates'"),
+        ({"strategy": "candidates", "beams": 2}, "beams does nothing for strategy candidates; leave it out"),
+    ],
+)
+def test_what_an_encoder_has_no_use_for_is_refused(body, message):
+    request = parse_request(InvertRequest, json.dumps({"embedding": VECTOR} | body).encode(), DIM)
+    with pytest.raises(ValueError, match=message):
+        request.choices(["confidence", "candidates"])
+
+
+def test_beams_and_candidates_reach_the_decoder():
+    def options(**body):
+        request = parse_request(InvertRequest, json.dumps({"embedding": VECTOR} | body).encode(), DIM)
+        return request.choices(["greedy", "beam", "candidates"]).options
+
+    assert options(strategy="beam", beams=7) == DecodingOptions(beams=7)
+    assert options(strategy="candidates", candidates=3) == DecodingOptions(candidates=3)

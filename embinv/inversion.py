@@ -1,0 +1,74 @@
+"""What was recovered from a vector, and what can be done with it once it is there. No model here.
+
+Shapes: N vectors, C candidates of each, D embedding.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embinv.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """What was recovered from one vector.
+
+    Attributes:
+        text: the recovered text.
+        token_ids: its content tokens.
+        token_confidence: the model's probability of each of them when it was chosen.
+        confidence: geometric mean of those, the end of the text included.
+        cosine: between the vector and the text's own, where the encoder chose this text among candidates.
+        token_probability: probability that each token is right, calibrated on validation texts; None if this way of
+            decoding was not calibrated (`embinv.calibration`).
+        probability: that at least 90% of the text is right, likewise.
+    """
+
+    text: str
+    token_ids: list[int]
+    token_confidence: list[float]
+    confidence: float
+    cosine: float | None = None
+    token_probability: list[float] | None = None
+    probability: float | None = None
+
+
+def with_probabilities(inversions: list[Inversion], calibration: Calibration | None) -> list[Inversion]:
+    """The same inversions with the probabilities that a calibration reads off them; as they are without one."""
+    if calibration is None:
+        return inversions
+    return [
+        replace(
+            each,
+            token_probability=calibration.token(each.token_confidence),
+            probability=calibration.text([each.confidence])[0],
+        )
+        for each in inversions
+    ]
+
+
+def choose_closest(vectors: np.ndarray, candidates: list[Inversion], own: np.ndarray) -> list[Inversion]:
+    """Of each vector's C candidates, in a row, the one whose text's own vector is closest; the first of equals.
+
+    Args:
+        vectors: [N, D] that were inverted.
+        candidates: N x C of them.
+        own: [N x C, D], the encoder's vectors of the candidates' texts.
+
+    Raises:
+        ValueError: the encoder gave no candidate of a vector a direction.
+    """
+    count = len(candidates) // len(vectors)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = own / np.linalg.norm(own, axis=1, keepdims=True)
+    wanted = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (own.reshape(len(vectors), count, -1) * wanted[:, None, :]).sum(axis=-1)  # [N, C]
+    cosines[~np.isfinite(cosines)] = -np.inf  # the vector of an empty text can be zero
+    if not np.isfinite(cosines.max(axis=1)).all():
+        raise ValueError("the encoder gives no candidate of a vector a direction; take `candidates` without an encoder")
+    best = cosines.argmax(axis=1)
+    return [
+        replace(candidates[row * count + place], cosine=float(cosines[row, place]))
+        for row, place in enumerate(best.tolist())
+    ]
