@@ -45,9 +45,10 @@ from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.mdlm import count_parameters
 from embinv.models.settings import SIZES
 from embinv.training.flops import device_peak, flops_per_sample, largest_matmul
-from embinv.training.loop import Progress, RunState, TokenIds, run
+from embinv.training.loop import Progress, RunState, run
 from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
+from embinv.training.step import TokenIds
 from jobs.arguments import write_json
 from jobs.batch_size import resolved
 

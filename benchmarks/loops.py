@@ -20,10 +20,11 @@ from embinv.models.mdlm import ConditionalMDLM, count_parameters
 from embinv.models.settings import MDLMConfig, ModelSettings
 from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine, prepare
-from embinv.training.loop import Progress, RunState, TokenIds, run
+from embinv.training.loop import Progress, RunState, run
 from embinv.training.optimizer import build_optimizer
 from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
+from embinv.training.step import TokenIds
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "minilm.yaml"
 MINILM_DIM = 384

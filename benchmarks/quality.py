@@ -35,9 +35,10 @@ from embinv.metrics.figures import rounded
 from embinv.metrics.tokens import token_accuracy
 from embinv.models.mdlm import count_parameters
 from embinv.models.settings import MDLMConfig, ModelSettings
-from embinv.training.loop import Progress, RunState, TokenIds, run
+from embinv.training.loop import Progress, RunState, run
 from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
+from embinv.training.step import TokenIds
 
 EVALUATION_BATCH = 128
 

@@ -16,9 +16,8 @@ from embinv.models.adaln import ConditionedBlock, modulate
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import MDLMConfig
 from embinv.training.engine import Engine
-from embinv.training.loop import TokenIds
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import training_loss
+from embinv.training.step import TokenIds, training_loss
 
 Objective = Callable[[Engine, Tensor, Tensor, TokenIds, TrainingSettings, torch.Generator], Tensor]
 """(engine, x_0 [B, L], embedding [B, D], ids, settings, generator) -> the loss of one batch, a scalar."""

@@ -31,10 +31,9 @@ from embinv.decoding.strategies import STRATEGIES
 from embinv.metrics.figures import Figure
 from embinv.metrics.tokens import exact_match, token_accuracy
 from embinv.models.mdlm import ConditionalMDLM, count_parameters
-from embinv.training.loop import TokenIds
 from embinv.training.lr_schedule import SCHEDULES
 from embinv.training.precision import resolve_precision
-from embinv.training.step import step_generator, to_tensors
+from embinv.training.step import TokenIds, step_generator, to_tensors
 from embinv.training.validation import validate
 
 PASSES = (8, 1)  # of a generation; the first is what variants are compared by
@@ -153,12 +152,12 @@ def measure(trainee: Trainee) -> dict[str, Any]:
     originals = [content(row, ends) for row in data.held_out.token_ids.tolist()]
     written = {passes: generate(trainee, passes) for passes in PASSES}
     compared = written[PASSES[0]]
-    gaps = validate(model, data.held_out, ids.mask_id, ends, 1, trainee.engine, ids.other_id)
+    gaps = validate(model, data.held_out, ids, 1, trainee.engine)
     figures: dict[str, Any] = {
         f"token_accuracy_{passes}_passes": _shown(token_accuracy(originals, found)) for passes, found in written.items()
     }
     figures["exact_match"] = _shown(exact_match(originals, compared))
-    figures["nelbo"] = round(gaps.nelbo, 4)
+    figures["nelbo"] = round(gaps.nats, 4)
     figures |= {f"gap_filling_at_{share:.0%}_mask": round(v, 4) for share, v in gaps.masked_accuracy.items()}
     right = [sum(a == b for a, b in zip(x, y, strict=False)) for x, y in zip(originals, compared, strict=True)]
     return {

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from embinv.data.pairs import Pairs, batch_rows
 from embinv.models.adaln import modulate
-from embinv.models.denoiser import scale_to_unit_rms
+from embinv.models.inverter_model import scale_to_unit_rms
 from embinv.models.settings import MDLMConfig
 from embinv.training.lr_schedule import cosine
 from embinv.training.step import step_generator, to_tensors

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed
 
-from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.inverter_model import InverterModel
 from embinv.training.engine import prepare
 from embinv.training.settings import TrainingSettings
 
@@ -23,7 +23,7 @@ STEPS_PER_EPOCH = 100  # at least: few rows are not spent in a handful of steps
 MEMORY = 0.8  # share of a GPU; the rest is for DeepSpeed's buffers and a fragmented allocator
 
 
-def resolved(settings: TrainingSettings, model: MaskedDenoiser, rows: int) -> TrainingSettings:
+def resolved(settings: TrainingSettings, model: InverterModel, rows: int) -> TrainingSettings:
     """Fills in `batch_size` where it is null; every worker must call it, and gets the same.
 
     Args:
@@ -95,7 +95,7 @@ class Trial:
         device: a GPU whose memory is watched, or the CPU, which never runs out.
     """
 
-    def __init__(self, model: MaskedDenoiser, settings: TrainingSettings, device: torch.device) -> None:
+    def __init__(self, model: InverterModel, settings: TrainingSettings, device: torch.device) -> None:
         self.model, self.settings, self.device = model, settings, device
 
     def __call__(self, size: int) -> None:
@@ -122,19 +122,19 @@ class Trial:
                 torch.cuda.empty_cache()
 
     def _pass(self, size: int) -> None:
-        """All positions hidden, which is the most that a step can ask for."""
+        """All positions asked, which is the most that a step can ask for."""
         settings, config = self.settings, self.model.config
         prepare(self.model, settings.model_copy(update={"compile": False}))  # compiled blocks take no more
         self.model.to(self.device)
         held = [torch.empty_like(p, dtype=torch.float32) for p in self.model.parameters() for _ in range(self._copies)]
         mixed = settings.precision != "float32"
-        z_t = torch.full((size, config.seq_len), config.mask_id, device=self.device)  # [B, L]
+        tokens = torch.zeros((size, config.seq_len), dtype=torch.int64, device=self.device)  # [B, L]
         embedding = torch.ones(size, config.embedding_dim, device=self.device)  # [B, D]
-        hidden = torch.ones_like(z_t, dtype=torch.bool)
-        targets = torch.zeros(z_t.numel(), dtype=torch.int64, device=self.device)  # [M]
-        weights = torch.ones(z_t.numel(), device=self.device)
+        asked = torch.ones_like(tokens, dtype=torch.bool)
+        targets = torch.zeros(tokens.numel(), dtype=torch.int64, device=self.device)  # [M]
+        weights = torch.ones(tokens.numel(), device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            loss, _ = self.model(z_t, embedding, hidden, targets, weights)
+            loss, _ = self.model(tokens, embedding, asked, targets, weights)
         loss.backward()
         del held
 

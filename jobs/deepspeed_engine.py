@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.inverter_model import InverterModel
 from embinv.training.engine import prepare
 from embinv.training.optimizer import build_optimizer, set_rate
 from embinv.training.settings import TrainingSettings
@@ -88,7 +88,7 @@ class DeepSpeedEngine:
         universal: the state to `load` is a universal checkpoint.
     """
 
-    def __init__(self, model: MaskedDenoiser, settings: TrainingSettings, universal: bool = False) -> None:
+    def __init__(self, model: InverterModel, settings: TrainingSettings, universal: bool = False) -> None:
         if settings.device == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"
         import deepspeed

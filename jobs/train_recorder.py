@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from embinv.data.pairs import Pairs
 from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.inverter_model import InverterModel
 from embinv.models.mdlm import count_parameters
 from embinv.training.ema import EMA
 from embinv.training.engine import Engine
 from embinv.training.examples import Example, recover_examples
 from embinv.training.flops import device_peak, flops_per_sample, largest_matmul
 from embinv.training.loop import Progress, RunState, Validated
+from embinv.training.objective import OBJECTIVES
 from embinv.training.plot import draw_training
-from embinv.training.step import TIME_BUCKETS
+from embinv.training.step import PARTS, TokenIds
 from embinv.training.trackers import Trackers
 from embinv.training.tracking import TrackedRun, finite
 from jobs.progress import duration
@@ -63,13 +65,16 @@ class Recorder:
         vocabulary: Vocabulary,
         training: Pairs,
         validation: Pairs,
-        model: MaskedDenoiser,
+        model: InverterModel,
         engine: Engine,
         step: int,
     ) -> None:
         self.out = out
         self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
         self.validation, self.device = validation, engine.device
+        self.objective = OBJECTIVES[model.config.family]
+        eos_id, pad_id = vocabulary.ends(recipe.eos_id, recipe.pad_id)
+        self.ids = TokenIds(model.config.mask_id, eos_id, pad_id, vocabulary.other_id)
         self.statistics = embedding_statistics(training.embeddings)
         self.languages = sorted(set(training.langs))
         for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):
@@ -105,34 +110,35 @@ class Recorder:
         )
         figures = {
             "loss": event.loss,
+            "cross_entropy": event.cross_entropy,
             "gradient_norm": event.gradient_norm,
             "samples_per_second": event.samples_per_second,
             "tokens_per_second": tokens,
             "model_flops_utilisation": utilisation,
         }
-        known = finite(figures)
+        known, by_part = finite(figures), f"loss_by_{self.objective.by}"
         row = {
             "step": event.step,
             "seconds": round(event.seconds, 2),
             "rate": event.rate,
             "skipped": event.skipped,
             **{name: known.get(name) for name in figures},
-            "loss_by_time": [value if np.isfinite(value) else None for value in event.loss_by_time],
+            by_part: [value if np.isfinite(value) else None for value in event.loss_by_part],
         }
         add_lines(self.out / PROGRESS_FILE, [row])
-        by_time = {f"loss_by_time/{time_range(i)}": value for i, value in enumerate(event.loss_by_time)}
+        parts = {f"{by_part}/{range_of(i)}": value for i, value in enumerate(event.loss_by_part)}
         learning_rate = {"learning_rate": event.rate * self.config.training.learning_rate, "skipped": event.skipped}
         self.trackers.scalars(
-            event.step, {**{f"train/{name}": value for name, value in (figures | learning_rate).items()}, **by_time}
+            event.step, {**{f"train/{name}": value for name, value in (figures | learning_rate).items()}, **parts}
         )
 
     def validated(self, event: Validated, ema: EMA, state: RunState) -> None:
         """Saves the EMA weights as `last`, and as `checkpoint` if they are the best so far; shows what they recover."""
         figures, model = event.figures, ema.model
-        assert isinstance(model, MaskedDenoiser)
         self.say(
-            f"step {state.step:>6,}  validation: {figures.token_accuracy:.1%} of tokens from a full mask, "
-            f"{figures.exact_match:.1%} whole texts, NELBO {figures.nelbo:.3f}{'  (best)' if event.best else ''}"
+            f"step {state.step:>6,}  validation: {figures.token_accuracy:.1%} of tokens {self.objective.generation}, "
+            f"{figures.exact_match:.1%} whole texts, {self.objective.measure} {figures.nats:.3f}"
+            f"{'  (best)' if event.best else ''}"
         )
         row = {"step": state.step, "seconds": round(state.seconds, 2), "n": figures.n, **finite(figures.as_row())}
         add_lines(self.out / VALIDATIONS_FILE, [row])
@@ -157,11 +163,11 @@ class Recorder:
         """Ends what is shown elsewhere; `finished` says whether the run came to its end."""
         self.trackers.close(finished)
 
-    def _examples(self, model: MaskedDenoiser, step: int) -> list[Example]:
+    def _examples(self, model: InverterModel, step: int) -> list[Example]:
         """The fixed texts as they are recovered now, in the log and in EXAMPLES_FILE."""
-        steps, mask_id, other_id = self.config.training.validation_steps, model.config.mask_id, self.vocabulary.other_id
-        ends = self.vocabulary.ends(self.recipe.eos_id, self.recipe.pad_id)
-        examples = recover_examples(model, self.validation, self._read, mask_id, ends, steps, self.device, other_id)
+        steps = self.config.training.validation_steps
+        decode = partial(self.objective.decode, model)
+        examples = recover_examples(decode, self.validation, self._read, self.ids, steps, self.device)
         for place, example in enumerate(examples, start=1):
             self.say(f"  {place}. was   {shortened(example.original)}\n     read  {shortened(example.recovered)}")
         add_lines(self.out / EXAMPLES_FILE, [{"step": step, **asdict(example)} for example in examples])
@@ -174,7 +180,7 @@ class Recorder:
     def _title(self, state: RunState) -> str:
         return f"{self.config.name}: {state.step:,} steps in {duration(state.seconds)}"
 
-    def _summary(self, model: MaskedDenoiser, state: RunState, row: dict[str, float], n: int) -> dict[str, Any]:
+    def _summary(self, model: InverterModel, state: RunState, row: dict[str, float], n: int) -> dict[str, Any]:
         samples = state.step * self.config.training.texts_per_step
         speed = samples / state.seconds
         return {
@@ -194,9 +200,9 @@ class Recorder:
         }
 
 
-def time_range(bucket: int) -> str:
-    """The times of a bucket, as in 0.3-0.4."""
-    return f"{bucket / TIME_BUCKETS:.1f}-{(bucket + 1) / TIME_BUCKETS:.1f}"
+def range_of(part: int) -> str:
+    """The times or places of a part, as in 0.3-0.4."""
+    return f"{part / PARTS:.1f}-{(part + 1) / PARTS:.1f}"
 
 
 def flop(count: float) -> str:
@@ -233,7 +239,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def forget_after(path: Path, step: int) -> None:
     """Drops the lines of steps that a crash took back."""
     kept = [row for row in read_lines(path) if row["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    add_lines(partial, kept)
-    os.replace(partial, path)
+    unfinished = path.with_suffix(".partial")
+    unfinished.unlink(missing_ok=True)
+    add_lines(unfinished, kept)
+    os.replace(unfinished, path)

@@ -19,12 +19,12 @@ from embinv.data.schema import PairsRecipe, read_recipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.build import new_denoiser
-from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.mdlm import count_parameters
 from embinv.training.ema import EMA
-from embinv.training.loop import Progress, RunState, TokenIds, Validated, run
+from embinv.training.loop import Progress, RunState, Validated, run
 from embinv.training.precision import resolve_precision
 from embinv.training.settings import TrainingSettings
+from embinv.training.step import TokenIds
 from jobs.arguments import RunStopped
 from jobs.batch_size import resolved
 from jobs.deepspeed_engine import DeepSpeedEngine
@@ -97,7 +97,6 @@ def _train(task: Task) -> None:
         forget_universal(Path(task.storage))
         config = config.model_copy(update={"training": settings})
         average, finite = ema.model, _finite(training)
-        assert isinstance(average, MaskedDenoiser)
         recorder = Recorder(
             Path(task.out), config, recipe, tokenizer, vocabulary, finite, validation, average, engine, state.step
         )

@@ -7,24 +7,22 @@ published checkpoints; the token embedding is kept once, and the encoder's, the 
 Shapes: B batch, L length, D embedding, R pseudo-tokens, H hidden, V vocabulary, N texts on their way.
 """
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from embinv.models.denoiser import require_dim, scale_to_unit_rms
+from embinv.models.inverter_model import InverterModel, require_dim, scale_to_unit_rms
 from embinv.models.t5_settings import T5InverterConfig
 
 SHARED = "encoder_decoder.shared.weight"
 COPIES = ("encoder_decoder.encoder.embed_tokens.weight", "encoder_decoder.decoder.embed_tokens.weight")
 HEAD = "encoder_decoder.lm_head.weight"
-IGNORED = -100  # a target that counts for nothing, in PyTorch's and transformers' losses
 
 
-class T5Inverter(nn.Module):
+class T5Inverter(InverterModel[T5InverterConfig]):
     """Embedding [B, D] in, text out.
 
     Args:
@@ -35,6 +33,9 @@ class T5Inverter(nn.Module):
         encoder_decoder: the T5.
         copies: names of the weights that are the token embedding.
     """
+
+    asked_share: ClassVar = 1.0
+    head_bias: Tensor
 
     def __init__(self, config: T5InverterConfig) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class T5Inverter(nn.Module):
             nn.Linear(dim, config.pseudo_tokens * shape.d_model),
         )
         self.encoder_decoder = T5ForConditionalGeneration(_transformers_config(config))
+        self.register_buffer("head_bias", torch.zeros(config.vocab_size), persistent=False)  # a T5's head has none
         self.tie()
         if not config.tied_head:  # transformers has made it one with the token embedding
             self.encoder_decoder.lm_head.weight = nn.Parameter(self.encoder_decoder.lm_head.weight.detach().clone())
@@ -72,28 +74,34 @@ class T5Inverter(nn.Module):
         vector = vector.to(next(self.embedding_transform.parameters()).dtype)
         return self.embedding_transform(vector).view(len(vector), self.config.pseudo_tokens, -1)
 
-    def forward(self, embedding: Tensor, token_ids: Tensor) -> Tensor:
-        """Logits [B, L, rows] of each token given the vector and the tokens before it (teacher forcing).
+    def hidden_states(self, token_ids: Tensor, embedding: Tensor) -> Tensor:
+        """The decoder's states [B, L, H] before each token of a text, which see the vector and the tokens before it.
 
         Args:
-            embedding: [B, D].
             token_ids: [B, L] int64; EOS, then PAD behind the text.
+            embedding: [B, D].
         """
-        return self.encoder_decoder(
-            inputs_embeds=self.pseudo_tokens(embedding), decoder_input_ids=self._shifted(token_ids), use_cache=False
-        ).logits
+        t5 = self.encoder_decoder
+        read = t5.encoder(inputs_embeds=self.pseudo_tokens(embedding)).last_hidden_state
+        states = t5.decoder(
+            input_ids=self._shifted(token_ids), encoder_hidden_states=read, use_cache=False
+        ).last_hidden_state
+        return states * self.config.hidden**-0.5 if self.config.tied_head else states
 
-    def loss(self, embedding: Tensor, token_ids: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of each token up to the end of the text, EOS included."""
-        logits = self(embedding, token_ids).float()
-        return F.cross_entropy(logits.flatten(0, 1), self.targets(token_ids).flatten(), ignore_index=IGNORED)
+    def head(self) -> tuple[Tensor, Tensor]:
+        t5 = self.encoder_decoder
+        return (t5.shared if self.config.tied_head else t5.lm_head).weight, self.head_bias
 
-    def targets(self, token_ids: Tensor) -> Tensor:
-        """The token ids [B, L] with IGNORED behind the first EOS or PAD; an EOS counts itself."""
-        is_end = (token_ids == self.config.eos_id) | (token_ids == self.config.pad_id)
-        ends_before = is_end.long().cumsum(dim=1) - is_end.long()
-        lone_pad = (token_ids == self.config.pad_id) & (token_ids != self.config.eos_id)
-        return token_ids.masked_fill((ends_before > 0) | lone_pad, IGNORED)
+    def recompute(self, on: bool) -> None:
+        super().recompute(on)
+        if on:
+            self.encoder_decoder.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.encoder_decoder.gradient_checkpointing_disable()
+
+    def compile_blocks(self, **options: Any) -> None:
+        for block in [*self.encoder_decoder.encoder.block, *self.encoder_decoder.decoder.block]:
+            block.compile(**options)
 
     @property
     def start_id(self) -> int:

@@ -6,9 +6,12 @@ so that validation and checkpoints use it as it stands.
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from embinv.models.inverter_model import InverterModel
 
 
 class EMA:
@@ -20,7 +23,7 @@ class EMA:
         share: the average spans this share of the updates so far, so that a longer run averages over longer.
     """
 
-    def __init__(self, model: nn.Module, decay: float, share: float = 0.1) -> None:
+    def __init__(self, model: InverterModel[Any], decay: float, share: float = 0.1) -> None:
         self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
         self.decay, self.share = decay, share
         self.updates = 0

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.inverter_model import InverterModel
 from embinv.training.optimizer import set_rate
 from embinv.training.settings import TrainingSettings
 
@@ -66,9 +66,9 @@ class Engine(Protocol):
         ...
 
 
-def prepare(model: MaskedDenoiser, settings: TrainingSettings) -> None:
+def prepare(model: InverterModel, settings: TrainingSettings) -> None:
     """Makes the blocks run as the settings say: computed twice to save memory, compiled, or neither."""
-    model.checkpoint_activations = settings.activation_checkpointing
+    model.recompute(settings.activation_checkpointing)
     if settings.compiles:
         model.compile_blocks()
 

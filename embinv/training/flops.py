@@ -21,9 +21,8 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.inverter_model import InverterModel
 
-HIDDEN_SHARE = 0.5  # of the positions, at which the head is asked: the mean of t
 QUEUED = {"cuda": 50}  # products between two waits for a device that works while the next ones are being asked for
 
 # bfloat16 on tensor cores without sparsity, in FLOP/s, from NVIDIA's data sheets; those that quote sparsity are halved.
@@ -45,7 +44,7 @@ DATA_SHEET_PEAKS = {
 }
 
 
-def flops_per_sample(model: MaskedDenoiser) -> float:
+def flops_per_sample(model: InverterModel) -> float:
     """FLOPs of one training text: forward and backward through body and head, two for each multiply-add.
 
     Every weight counts as trained. Blocks that are compiled or make their activations again are counted as they stand.
@@ -57,17 +56,17 @@ def flops_per_sample(model: MaskedDenoiser) -> float:
     with _without_data(model, texts=1) as hidden_states, counter:
         hidden_states().sum().backward()
     weight, bias = model.head()
-    head = 3 * 2 * weight.shape[-1] * len(bias) * HIDDEN_SHARE * model.config.seq_len
+    head = 3 * 2 * weight.shape[-1] * len(bias) * model.asked_share * model.config.seq_len
     return counter.get_total_flops() + head
 
 
-def largest_matmul(model: MaskedDenoiser, texts: int) -> tuple[int, int, int]:
+def largest_matmul(model: InverterModel, texts: int) -> tuple[int, int, int]:
     """The (rows, inner, columns) of the largest matrix product in a forward pass of `texts` texts, head included."""
     seen = _Products()
     with _without_data(model, texts) as hidden_states, seen:
         hidden_states()
     weight, bias = model.head()
-    asked = max(1, round(texts * model.config.seq_len * HIDDEN_SHARE))
+    asked = max(1, round(texts * model.config.seq_len * model.asked_share))
     return max([*seen.shapes, (asked, weight.shape[-1], len(bias))], key=prod)
 
 
@@ -142,30 +141,30 @@ def measured_peak(
 
 
 class _Body(nn.Module):
-    """The denoiser up to its head, where `functional_call` expects a forward."""
+    """The model up to its head, where `functional_call` expects a forward."""
 
-    def __init__(self, model: MaskedDenoiser) -> None:
+    def __init__(self, model: InverterModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, z_t: Tensor, embedding: Tensor) -> Tensor:
-        return self.model.hidden_states(z_t, embedding)
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        return self.model.hidden_states(tokens, embedding)
 
 
 @contextmanager
-def _without_data(model: MaskedDenoiser, texts: int) -> Iterator[Callable[[], Tensor]]:
+def _without_data(model: InverterModel, texts: int) -> Iterator[Callable[[], Tensor]]:
     """Runs the body of a model on the meta device, whole, eager and without dropout."""
     body, config, training = _Body(model), model.config, model.training
     weights: dict[str, Tensor] = {
         name: torch.empty_like(weight, device="meta").requires_grad_() for name, weight in body.named_parameters()
     }
     weights |= {name: torch.empty_like(buffer, device="meta") for name, buffer in body.named_buffers()}
-    z_t = torch.zeros((texts, config.seq_len), dtype=torch.int64, device="meta")  # [B, L]
+    tokens = torch.zeros((texts, config.seq_len), dtype=torch.int64, device="meta")  # [B, L]
     embedding = torch.zeros((texts, config.embedding_dim), device="meta")  # [B, D]
     model.eval()
     try:
         with torch.compiler.set_stance("force_eager"), torch.enable_grad():
-            yield lambda: functional_call(body, weights, (z_t, embedding))
+            yield lambda: functional_call(body, weights, (tokens, embedding))
     finally:
         model.train(training)
 

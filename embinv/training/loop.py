@@ -18,9 +18,10 @@ from embinv.data.pairs import Pairs, batch_rows
 from embinv.training.ema import EMA
 from embinv.training.engine import Engine
 from embinv.training.lr_schedule import SCHEDULES
+from embinv.training.objective import OBJECTIVES, Objective
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import TIME_BUCKETS, StepLoss, all_or_nan, draw, loss_of_draws, step_generator, to_tensors
-from embinv.training.validation import Validation, validate
+from embinv.training.step import PARTS, StepLoss, TokenIds, all_or_nan, draw, step_generator, to_tensors
+from embinv.training.validation import Validation
 
 PROGRESS_EVERY = 2.0  # seconds
 
@@ -68,7 +69,8 @@ class Progress:
         rate: the learning rate's share of the full one.
         samples_per_second: over all workers.
         gradient_norm: mean over the same steps, before clipping.
-        loss_by_time: [TIME_BUCKETS] mean cross-entropy of a hidden token by time; NaN where no token was hidden.
+        cross_entropy: of a token asked for, the mean over the same steps.
+        loss_by_part: [PARTS] the same by time, or by place in the text; NaN where no token was asked for.
         skipped: steps of the whole run that moved nothing.
     """
 
@@ -79,7 +81,8 @@ class Progress:
     rate: float
     samples_per_second: float
     gradient_norm: float
-    loss_by_time: list[float]
+    cross_entropy: float
+    loss_by_part: list[float]
     skipped: int
 
 
@@ -90,16 +93,6 @@ class Validated:
     figures: Validation
     best: bool
     last: bool
-
-
-@dataclass(frozen=True)
-class TokenIds:
-    """The ids that are not content; `other_id` is the `other` of a trimmed vocabulary, None if there is no such."""
-
-    mask_id: int
-    eos_id: int
-    pad_id: int
-    other_id: int | None = None
 
 
 def run(
@@ -120,7 +113,7 @@ def run(
         engine: moves the weights.
         ema: follows them.
         training: the split that is learnt from.
-        validation: the split that is generated from a full mask.
+        validation: the split that is generated from its vectors alone.
         ids: mask, EOS and PAD, and `other`.
         settings: the config's `training` section.
         state: where to go on from; kept up to date in place before each event.
@@ -128,12 +121,12 @@ def run(
     Raises:
         ValueError: `max_skipped` steps in a row had no finite loss or gradient; the message says what to lower.
     """
-    schedule = SCHEDULES[settings.schedule]
+    schedule, objective = SCHEDULES[settings.schedule], OBJECTIVES[ema.model.config.family]
     began = time.monotonic() - state.seconds
     window, compiling = _Window(state.seconds), settings.compiles
     while state.finished is None:
         rate = schedule(_share(state, settings, ahead=0.5), settings.warmup, settings.decay)
-        norm = _make_step(engine, training, ids, settings, state.step, rate, window)
+        norm = _make_step(engine, objective, training, ids, settings, state.step, rate, window)
         state.step += 1
         if norm is None:
             _note_skipped(state, settings)
@@ -155,8 +148,7 @@ def run(
             window = _Window(state.seconds)
 
         if state.finished or share * settings.validations >= state.validations + 1:
-            ends, passes = (ids.eos_id, ids.pad_id), settings.validation_steps
-            figures = validate(ema.model, validation, ids.mask_id, ends, passes, engine, ids.other_id)
+            figures = objective.validate(ema.model, validation, ids, settings.validation_steps, engine)
             trained = state.seconds
             event = _record(state, figures, settings)
             state.seconds = engine.agree(time.monotonic() - began)
@@ -176,15 +168,15 @@ class _Window:
     timed: int = 0
     losses: list[torch.Tensor] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
-    by_time: list[torch.Tensor] = field(default_factory=list)
+    by_part: list[torch.Tensor] = field(default_factory=list)
 
     def progress(self, engine: Engine, state: RunState, share: float, rate: float, speed: float) -> Progress:
         """The same on every worker."""
         counted = len(self.losses)
         loss = float(torch.stack(self.losses).sum()) if counted else 0.0
-        by_time = torch.stack(self.by_time).sum(dim=0).flatten().tolist() if counted else [0.0] * (2 * TIME_BUCKETS)
-        loss, total, *sums = engine.total([loss, counted, *by_time])
-        entropies, tokens = sums[:TIME_BUCKETS], sums[TIME_BUCKETS:]
+        by_part = torch.stack(self.by_part).sum(dim=0).flatten().tolist() if counted else [0.0] * (2 * PARTS)
+        loss, total, *sums = engine.total([loss, counted, *by_part])
+        entropies, tokens = sums[:PARTS], sums[PARTS:]
         return Progress(
             state.step,
             share,
@@ -193,6 +185,7 @@ class _Window:
             rate,
             speed,
             sum(self.norms) / len(self.norms) if self.norms else math.nan,
+            sum(entropies) / sum(tokens) if sum(tokens) else math.nan,
             [entropy / n if n else math.nan for entropy, n in zip(entropies, tokens, strict=True)],
             state.skipped,
         )
@@ -200,6 +193,7 @@ class _Window:
 
 def _make_step(
     engine: Engine,
+    objective: Objective,
     training: Pairs,
     ids: TokenIds,
     settings: TrainingSettings,
@@ -222,13 +216,13 @@ def _make_step(
         x_0, embedding = to_tensors(training, rows[mine], engine.device)
         dropout = step_generator(settings.seed, step * passes + micro, 1 + engine.rank)  # stream 0 is the step's
         torch.manual_seed(dropout.initial_seed())
-        made.append(loss_of_draws(engine, x_0, embedding, ids.mask_id, settings, draws.take(mine)))
+        made.append(objective.loss(engine, x_0, embedding, ids, settings, draws.take(mine)))
         engine.backward(all_or_nan(made[-1].loss))
         norm = engine.step(rate)
     if norm is None or not math.isfinite(norm):
         return None
     window.losses.append(torch.stack([part.loss.detach() for part in made]).mean())
-    window.by_time.extend(part.by_time for part in made)
+    window.by_part.extend(part.by_part for part in made)
     window.norms.append(norm)
     return norm
 

@@ -1,7 +1,7 @@
 """training.png: what a run was like at a glance, from its progress rows and its history of validations.
 
-The NELBO, and at which times it is still high; what is recovered from a vector alone; how fast it went, and how
-steadily.
+The loss, and at which times (of a T5: at which places of a text) it is still high; what is recovered from a vector
+alone; how fast it went, and how steadily.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,11 @@ Rows = Sequence[Mapping[str, Any]]
 BLUE, PALE, GOLD, RED, VIOLET, GREY, GREEN = "#1f4e8c", "#9db4d0", "#c9a227", "#a8323e", "#6b2d8c", "#777777", "#2f7d4f"
 GAP_FILLING = "accuracy_at_"
 SPREAD = 20.0  # of gradient norms, from which their axis is logarithmic
+BY_TIME, BY_PLACE = "loss_by_time", "loss_by_place"
 LONG = 3 * 3600.0  # seconds from which the axis counts hours
 POINTS = 1000  # on a line at most: more than a picture of this width shows
-MEASURED = ("gradient_norm", "samples_per_second", "model_flops_utilisation")  # over the steps since the row before
+# Over the steps since the row before.
+MEASURED = ("cross_entropy", "gradient_norm", "samples_per_second", "model_flops_utilisation")
 
 
 def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardstick: str = "") -> None:
@@ -28,8 +30,9 @@ def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardsti
     Args:
         path: the PNG to write.
         progress: rows with step, seconds, rate, skipped, gradient_norm, samples_per_second,
-            model_flops_utilisation (null where nothing was finite) and loss_by_time, a list that may hold nulls.
-        history: rows with step, seconds, nelbo, token_accuracy, exact_match, accuracy_at_*_mask.
+            model_flops_utilisation, cross_entropy (null where nothing was finite) and loss_by_time or loss_by_place,
+            a list that may hold nulls.
+        history: rows with step, seconds, nelbo or nll, token_accuracy, exact_match, accuracy_at_*_mask.
         title: of the whole.
         yardstick: what the utilisation is a share of.
     """
@@ -46,15 +49,15 @@ def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardsti
     grid = figure.add_gridspec(4, 2)
     loss = figure.add_subplot(grid[:2, 0])
     loss.set_xlim(0, end / seconds * 1.01)
-    by_time, accuracy, speed, gradients = (
+    by_part, accuracy, speed, gradients = (
         figure.add_subplot(place, sharex=loss) for place in (grid[:2, 1], grid[2:, 0], grid[2, 1], grid[3, 1])
     )
     _draw_loss(loss, progress, history)
-    _draw_loss_by_time(figure, by_time, progress)
+    _draw_loss_by_part(figure, by_part, progress)
     _draw_accuracy(accuracy, history)
     _draw_speed(speed, progress)
     _draw_gradients(gradients, progress)
-    for axes in (loss, by_time, accuracy, gradients):
+    for axes in (loss, by_part, accuracy, gradients):
         axes.set_xlabel(unit)
     figure.suptitle(f"{title}\n" if yardstick else title, fontsize=14)
     if yardstick:
@@ -85,9 +88,11 @@ def _thinned(progress: Rows) -> Rows:
     thinned = []
     for start in range(0, len(progress), size):
         group = progress[start : start + size]
-        means = {name: _mean([row.get(name) for row in group]) for name in MEASURED}
-        by_time = [row["loss_by_time"] for row in group if row.get("loss_by_time")]
-        thinned.append({**group[-1], **means, "loss_by_time": [_mean(part) for part in zip(*by_time, strict=True)]})
+        means: dict[str, Any] = {name: _mean([row.get(name) for row in group]) for name in MEASURED}
+        for name in (BY_TIME, BY_PLACE):
+            if parts := [row[name] for row in group if row.get(name)]:
+                means[name] = [_mean(part) for part in zip(*parts, strict=True)]
+        thinned.append({**group[-1], **means})
     return thinned
 
 
@@ -98,47 +103,70 @@ def _smoothed(values: Sequence[float]) -> list[float]:
     return [_number(mean) for mean in near]
 
 
-def _training_nelbo(progress: Rows) -> list[float]:
-    """The mean over all times of what a hidden token costs: about the NELBO, whatever the objective weighs."""
-    by_time = [row.get("loss_by_time") for row in progress]
+def _parts(row: Mapping[str, Any]) -> Sequence[float | None]:
+    return row.get(BY_TIME) or row.get(BY_PLACE) or ()
+
+
+def _of_places(progress: Rows) -> bool:
+    """Whether these are of a T5."""
+    return any(BY_PLACE in row for row in progress)
+
+
+def _training_loss(progress: Rows) -> list[float]:
+    """What validation measures, about: of a T5 the mean over all tokens.
+
+    Of a denoiser the mean over all times of what a hidden token costs, which is near the NELBO whatever is weighed.
+    """
+    if _of_places(progress):
+        return _values(progress, "cross_entropy")
+    by_time = [row.get(BY_TIME) for row in progress]
     return [sum(parts) / len(parts) if parts and None not in parts else nan for parts in by_time]
 
 
 def _draw_loss(axes: "Axes", progress: Rows, history: Rows) -> None:
-    """NELBO in training and held out, and the learning rate behind them."""
+    """The loss in training and held out, and the learning rate behind them."""
     rates = axes.twinx()
     rates.fill_between(_values(progress, "at"), _values(progress, "rate"), color=GOLD, alpha=0.15, linewidth=0)
     rates.set(ylim=(0, 1.02), ylabel="learning rate (share of the full one)")
     rates.yaxis.label.set_color(GOLD)
     axes.set_zorder(rates.get_zorder() + 1)
     axes.patch.set_visible(False)
-    trained, held_out = _training_nelbo(progress), _values(history, "nelbo")
+    name = "nll" if any("nll" in row for row in history) or _of_places(progress) else "nelbo"
+    trained, held_out = _training_loss(progress), _values(history, name)
     axes.plot(_values(progress, "at"), trained, ".-", color=PALE, linewidth=1, markersize=2, label="training")
     axes.plot(_values(history, "at"), held_out, "o-", color=BLUE, markersize=3, label="held out (EMA weights)")
-    axes.set(ylabel="nats per token", title="Loss (NELBO)")
+    axes.set(ylabel="nats per token", title=f"Loss ({name.upper()})")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
 
 
-def _draw_loss_by_time(figure: "Figure", axes: "Axes", progress: Rows) -> None:
-    """One line for each part of the times: from texts that are nearly whole (blue) to nearly all hidden (red)."""
+def _draw_loss_by_part(figure: "Figure", axes: "Axes", progress: Rows) -> None:
+    """One line for each part of the times: from texts that are nearly whole (blue) to nearly all hidden (red).
+
+    Of a T5, for each part of the places in a text.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 
-    buckets = max((len(row.get("loss_by_time") or ()) for row in progress), default=10) or 10
+    buckets = max((len(_parts(row)) for row in progress), default=10) or 10
     colors = LinearSegmentedColormap.from_list("hidden", ["#1540c4", "#9b4fb5", "#e02020"], buckets)
     for bucket in range(buckets):
-        values = [_number((row.get("loss_by_time") or [None] * buckets)[bucket]) for row in progress]
+        values = [_number((_parts(row) or [None] * buckets)[bucket]) for row in progress]
         axes.plot(_values(progress, "at"), _smoothed(values), color=colors(bucket), linewidth=1)
     scale = ScalarMappable(BoundaryNorm([i / buckets for i in range(buckets + 1)], buckets), colors)
-    figure.colorbar(scale, ax=axes, label="share of the text that is hidden", pad=0.01)
-    axes.set(ylabel="nats per hidden token", title="Cross-entropy of a hidden token by time")
+    if _of_places(progress):
+        label, title = "place, as a share of the longest text", "Cross-entropy of a token by its place"
+    else:
+        label, title = "share of the text that is hidden", "Cross-entropy of a hidden token by time"
+    figure.colorbar(scale, ax=axes, label=label, pad=0.01)
+    axes.set(ylabel="nats per token", title=title)
     axes.grid(alpha=0.3)
 
 
 def _draw_accuracy(axes: "Axes", history: Rows) -> None:
     """What is recovered from a vector alone, and beside it how well gaps are filled, which is no inversion."""
-    names = {"token_accuracy": "tokens, from a full mask", "exact_match": "whole texts, from a full mask"}
+    how = "from left to right" if any("nll" in row for row in history) else "from a full mask"
+    names = {"token_accuracy": f"tokens, {how}", "exact_match": f"whole texts, {how}"}
     at = _values(history, "at")
     for (name, label), color in zip(names.items(), (RED, VIOLET), strict=True):
         values = _values(history, name)

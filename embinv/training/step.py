@@ -21,7 +21,22 @@ from embinv.diffusion.schedule import TIME_SAMPLERS
 from embinv.training.engine import Engine
 from embinv.training.settings import TrainingSettings
 
-TIME_BUCKETS = 10  # equal parts of (0, 1], by which the loss is shown
+PARTS = 10  # equal ones, by which the loss is shown: of times, or of places in a text
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The ids that are not content; `other_id` is the `other` of a trimmed vocabulary, None if there is no such."""
+
+    mask_id: int
+    eos_id: int
+    pad_id: int
+    other_id: int | None = None
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """EOS and PAD."""
+        return self.eos_id, self.pad_id
 
 
 def step_generator(seed: int, step: int, stream: int) -> torch.Generator:
@@ -71,11 +86,11 @@ class StepLoss:
 
     Attributes:
         loss: the objective in nats a token, a scalar with a gradient.
-        by_time: [2, TIME_BUCKETS] float32: summed cross-entropies of hidden tokens, and their number, by time.
+        by_part: [2, PARTS] float32: summed cross-entropies of the tokens asked for, and their number, by time or place.
     """
 
     loss: Tensor
-    by_time: Tensor
+    by_part: Tensor
 
 
 def training_loss(
@@ -110,12 +125,17 @@ def loss_of_draws(
         embedding = add_noise(embedding, settings.embedding_noise, draws.noise)
     weights = token_weights(LOSS_WEIGHTS[settings.loss_weight](t).to(x_0.device), hidden)  # [M]
     loss, entropies = engine.loss(z_t, embedding, hidden, x_0[hidden], weights)
-    bucket = (t * TIME_BUCKETS).long().clamp(max=TIME_BUCKETS - 1).to(x_0.device)  # [B]
-    place = bucket.unsqueeze(1).expand(x_0.shape)[hidden]  # [M]
-    by_time = torch.zeros(2, TIME_BUCKETS, device=x_0.device)
-    by_time[0].index_add_(0, place, entropies)
-    by_time[1].index_add_(0, place, torch.ones_like(entropies))
-    return StepLoss(loss, by_time)
+    part = t.unsqueeze(1).expand(x_0.shape).to(x_0.device)[hidden]  # [M]
+    return StepLoss(loss, summed_by_part(part, entropies))
+
+
+def summed_by_part(at: Tensor, entropies: Tensor) -> Tensor:
+    """Sums of cross-entropies [M], and their number, by which of PARTS equal parts of [0, 1] `at` [M] is in."""
+    place = (at * PARTS).long().clamp(max=PARTS - 1)
+    sums = torch.zeros(2, PARTS, device=entropies.device)
+    sums[0].index_add_(0, place, entropies)
+    sums[1].index_add_(0, place, torch.ones_like(entropies))
+    return sums
 
 
 def all_or_nan(loss: Tensor) -> Tensor:

@@ -6,22 +6,26 @@ well gaps are filled and not how well a vector is inverted. Each worker takes it
 Shapes: B batch, L length, D embedding, V vocabulary, M hidden positions.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from embinv.data.pairs import Pairs
-from embinv.decoding.base import DecodingRequest, Denoiser, final_state
+from embinv.decoding.autoregressive import decode_greedily
+from embinv.decoding.base import DecodingRequest, DecodingState, Denoiser, final_state
+from embinv.decoding.confidence import decode_by_confidence
 from embinv.decoding.ends import behind_the_end
 from embinv.decoding.parts import in_parts
-from embinv.decoding.strategies import STRATEGIES
 from embinv.diffusion.corruption import mask_tokens
 from embinv.diffusion.loss import LOSS_WEIGHTS
 from embinv.diffusion.schedule import low_discrepancy_times
 from embinv.training.engine import Engine
-from embinv.training.step import step_generator, to_tensors
+from embinv.training.step import TokenIds, step_generator, to_tensors
+from embinv.training.teacher_forcing import counted
 
 PARTIAL_MASKS = (0.1, 0.5)
 BATCH = 128
@@ -32,7 +36,8 @@ class Validation:
     """Figures over held-out texts.
 
     Attributes:
-        nelbo: nats a token of L, over the tokens that the model knows.
+        measure: what `nats` is: the NELBO of a denoiser, or the negative log-likelihood of a T5.
+        nats: of the NELBO a token of L, or of the likelihood a token up to the end, over the tokens that it knows.
         token_accuracy: content tokens right after generation from a full mask, in what is said before its end.
         exact_match: texts right to the last token.
         masked_accuracy: accuracy at hidden content tokens, by the share that was hidden.
@@ -40,7 +45,8 @@ class Validation:
         unknown: share of content tokens that a trimmed vocabulary lacks; None if it is whole.
     """
 
-    nelbo: float
+    measure: Literal["nelbo", "nll"]
+    nats: float
     token_accuracy: float
     exact_match: float
     masked_accuracy: dict[float, float]
@@ -51,7 +57,7 @@ class Validation:
         """Flat figures for a log; partial masks are named as such."""
         partial = {f"accuracy_at_{share:.0%}_mask": value for share, value in self.masked_accuracy.items()}
         return {
-            "nelbo": self.nelbo,
+            self.measure: self.nats,
             "token_accuracy": self.token_accuracy,
             "exact_match": self.exact_match,
             **partial,
@@ -60,52 +66,62 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(
-    denoiser: Denoiser,
-    pairs: Pairs,
-    mask_id: int,
-    end_ids: tuple[int, int],
-    steps: int,
-    engine: Engine,
-    other_id: int | None = None,
-) -> Validation:
+def validate(denoiser: Denoiser, pairs: Pairs, ids: TokenIds, steps: int, engine: Engine) -> Validation:
     """Measures a denoiser; the draws are the same at each call, so that figures can be compared.
 
     Args:
         denoiser: usually the EMA model.
         pairs: held-out texts.
-        mask_id: id of a hidden token.
-        end_ids: EOS and PAD, which are not content.
+        ids: EOS and PAD are not content. `other`, which no training text holds, counts in no NELBO, since its
+            probability was never learnt, and is never written.
         steps: passes of a generation.
         engine: this worker's place among the others.
-        other_id: the `other` of a trimmed vocabulary, which no training text holds: it counts in no NELBO, since its
-            probability was never learnt, and is never written; None if there is no such.
     """
-    ends = torch.tensor(list(end_ids), device=engine.device)
     counts = np.zeros(4)  # texts, their tokens, their content tokens, and those of them that are `other`
     found = np.zeros(3 + 2 * len(PARTIAL_MASKS))  # cross-entropies, right, exact, then (right, hidden) by mask
-    noised = _draw(pairs, mask_id)
+    noised = _draw(pairs, ids.mask_id)
     mine = np.arange(len(pairs))[engine.rank :: engine.world]
     for start in range(0, len(mine), BATCH):
         rows = mine[start : start + BATCH]
-        texts = _Texts.of(*to_tensors(pairs, rows, engine.device), ends, mask_id, other_id)
+        texts = _Texts.of(*to_tensors(pairs, rows, engine.device), ids)
         counts += (len(rows), texts.x_0.numel(), float(texts.content.sum()), float(texts.unknown.sum()))
         in_part, *partial_masks = (each.take(rows, engine.device) for each in noised)
         found[0] += _nelbo(denoiser, texts, in_part)
-        found[1:3] += _generate(denoiser, texts, end_ids, steps)
+        found[1:3] += _generated(decode_by_confidence(denoiser, texts.request(steps)), texts)
         for i, gaps in enumerate(partial_masks):
             found[3 + 2 * i : 5 + 2 * i] += _fill_gaps(denoiser, texts, gaps)
     n, tokens, content, unknown, entropy, right, exact, *partial = engine.total([*counts.tolist(), *found.tolist()])
     hidden_by_share = {share: partial[2 * i : 2 * i + 2] for i, share in enumerate(PARTIAL_MASKS)}
     masked = {share: right / hidden for share, (right, hidden) in hidden_by_share.items() if hidden}  # few hide none
     return Validation(
+        "nelbo",
         entropy / (tokens - unknown),
         right / content,
         exact / n,
         masked,
         int(n),
-        None if other_id is None else unknown / content,
+        None if ids.other_id is None else unknown / content,
     )
+
+
+@torch.no_grad()
+def validate_writer(model: Any, pairs: Pairs, ids: TokenIds, steps: int, engine: Engine) -> Validation:
+    """Measures a T5 that writes from left to right, whatever `steps` says; see `validate`."""
+    counts = np.zeros(5)  # texts, content tokens, those of them that are `other`; tokens scored, their cross-entropies
+    found = np.zeros(2)  # right, exact
+    mine = np.arange(len(pairs))[engine.rank :: engine.world]
+    for start in range(0, len(mine), BATCH):
+        rows = mine[start : start + BATCH]
+        texts = _Texts.of(*to_tensors(pairs, rows, engine.device), ids)
+        asked = counted(texts.x_0, ids) & ~texts.unknown
+        targets = texts.x_0[asked]  # [M]
+        entropies = model(texts.x_0, texts.embedding, asked, targets, torch.ones_like(targets, dtype=torch.float32))[1]
+        content, unknown = float(texts.content.sum()), float(texts.unknown.sum())
+        counts += (len(rows), content, unknown, len(targets), float(entropies.sum()))
+        found += _generated(decode_greedily(model, texts.request(steps)), texts)
+    n, content, unknown, scored, entropy, right, exact = engine.total([*counts.tolist(), *found.tolist()])
+    share = None if ids.other_id is None else unknown / content
+    return Validation("nll", entropy / scored, right / content, exact / n, {}, int(n), share)
 
 
 @dataclass(frozen=True)
@@ -116,14 +132,20 @@ class _Texts:
     embedding: Tensor
     content: Tensor
     unknown: Tensor
-    mask_id: int
-    other_id: int | None
+    ids: TokenIds
 
     @classmethod
-    def of(cls, x_0: Tensor, embedding: Tensor, ends: Tensor, mask_id: int, other_id: int | None) -> "_Texts":
-        """Texts that are content but for the ids in `ends`."""
-        unknown = torch.zeros_like(x_0, dtype=torch.bool) if other_id is None else x_0 == other_id
-        return cls(x_0, embedding, ~torch.isin(x_0, ends), unknown, mask_id, other_id)
+    def of(cls, x_0: Tensor, embedding: Tensor, ids: TokenIds) -> "_Texts":
+        """Texts that are content but for EOS and PAD."""
+        unknown = torch.zeros_like(x_0, dtype=torch.bool) if ids.other_id is None else x_0 == ids.other_id
+        return cls(x_0, embedding, ~torch.isin(x_0, torch.tensor(ids.ends, device=x_0.device)), unknown, ids)
+
+    def request(self, steps: int) -> DecodingRequest:
+        """To write them from their vectors alone."""
+        ids = self.ids
+        return DecodingRequest(
+            self.embedding, self.x_0.shape[1], ids.mask_id, steps, other_id=ids.other_id, end_ids=ids.ends
+        )
 
 
 @dataclass(frozen=True)
@@ -150,19 +172,18 @@ def _nelbo(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> float:
     """Cross-entropies of the hidden tokens, weighted by 1/t, summed."""
     asked, total = noised.hidden & ~texts.unknown, 0.0
     weights = LOSS_WEIGHTS["nelbo"](noised.t).unsqueeze(1).expand(asked.shape)  # [B, L]
-    for rows, log_probability in in_parts(denoiser, noised.z_t, texts.embedding, asked, texts.mask_id):
+    for rows, log_probability in in_parts(denoiser, noised.z_t, texts.embedding, asked, texts.ids.mask_id):
         here = asked[rows]
         said = log_probability.gather(1, texts.x_0[rows][here].unsqueeze(1)).squeeze(1)  # [M]
         total -= float((weights[rows][here] * said).sum())
     return total
 
 
-def _generate(denoiser: Denoiser, texts: _Texts, end_ids: tuple[int, int], steps: int) -> tuple[float, float]:
-    """(content tokens right, texts right) from a full mask; what is said after the first EOS or PAD is no content."""
-    x_0, content, length = texts.x_0, texts.content, texts.x_0.shape[1]
-    request = DecodingRequest(texts.embedding, length, texts.mask_id, steps, other_id=texts.other_id, end_ids=end_ids)
-    said = final_state(STRATEGIES["confidence"](denoiser, request)).tokens  # [B, L]
-    going_on = ~torch.isin(said, torch.tensor(end_ids, device=said.device)) & ~behind_the_end(said, end_ids)
+def _generated(states: Iterator[DecodingState], texts: _Texts) -> tuple[float, float]:
+    """(content tokens right, texts right) of a generation; what is said after the first EOS or PAD is no content."""
+    x_0, content, ends = texts.x_0, texts.content, texts.ids.ends
+    said = final_state(states).tokens  # [B, L]
+    going_on = ~torch.isin(said, torch.tensor(ends, device=said.device)) & ~behind_the_end(said, ends)
     right = (said == x_0) & content & going_on
     whole = ((right == content) & (going_on == content)).all(dim=1)  # [B]
     return float(right.sum()), float(whole.sum())
@@ -171,7 +192,7 @@ def _generate(denoiser: Denoiser, texts: _Texts, end_ids: tuple[int, int], steps
 def _fill_gaps(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> tuple[float, float]:
     """(right, hidden) among hidden content tokens."""
     asked, right = noised.hidden & texts.content, 0.0
-    parts = in_parts(denoiser, noised.z_t, texts.embedding, asked, texts.mask_id, texts.other_id)
+    parts = in_parts(denoiser, noised.z_t, texts.embedding, asked, texts.ids.mask_id, texts.ids.other_id)
     for rows, log_probability in parts:
         right += float((log_probability.argmax(dim=-1) == texts.x_0[rows][asked[rows]]).sum())
     return right, float(asked.sum())

@@ -15,8 +15,9 @@ from embinv.inverter import load_inverter
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine
-from embinv.training.loop import RunState, TokenIds, run
+from embinv.training.loop import RunState, run
 from embinv.training.optimizer import build_optimizer
+from embinv.training.step import TokenIds
 from jobs.outputs import sole_writer
 from jobs.train import train
 from tests.jobs.training_runs import progress_of, record_of, weights_of

@@ -76,7 +76,7 @@ class Run:
         return (self.out / "train.log").read_text().splitlines()
 
     def validate(self, recorder, step, best=True, last=False):
-        figures = Validation(4.5, 0.25, 0.125, {0.1: 0.6, 0.5: 0.4}, 10)
+        figures = Validation("nelbo", 4.5, 0.25, 0.125, {0.1: 0.6, 0.5: 0.4}, 10)
         state = RunState(step=step, seconds=2.0 * step, skipped=1)
         state.history.append({"step": step, "seconds": 2.0 * step, **figures.as_row()})
         recorder.validated(Validated(figures, best, last), self.ema, state)

@@ -11,6 +11,7 @@ from embinv.checkpoint import load_checkpoint
 from embinv.data.pairs import read_pairs
 from embinv.training.engine import LocalEngine
 from embinv.training.settings import TrainingSettings
+from embinv.training.step import TokenIds
 from embinv.training.validation import validate
 from jobs.train import train
 from jobs.train_identity import FREE, run_fingerprint
@@ -331,7 +332,7 @@ def nelbo(save, out, pairs):
     recipe, held_out = checkpoint.config.pairs, read_pairs(pairs, "validation").renumbered(checkpoint.vocabulary)
     ends = checkpoint.vocabulary.ends(recipe.eos_id, recipe.pad_id)
     engine = LocalEngine(model, torch.optim.SGD(model.parameters()))
-    return validate(model, held_out, model.config.mask_id, ends, 1, engine).nelbo
+    return validate(model, held_out, TokenIds(model.config.mask_id, *ends), 1, engine).nats
 
 
 def second_moments(save):

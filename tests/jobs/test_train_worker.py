@@ -35,7 +35,7 @@ class Notes:
 
 
 PROGRESS = Progress(1, 0.1, 1.0, 3.0, 1.0, 10.0, 1.0, [], 0)
-VALIDATED = Validated(Validation(4.5, 0.25, 0.125, {}, 10), True, True)
+VALIDATED = Validated(Validation("nelbo", 4.5, 0.25, 0.125, {}, 10), True, True)
 
 
 def drive(events):

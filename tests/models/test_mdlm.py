@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from embinv.models.denoiser import scale_to_unit_rms
+from embinv.models.inverter_model import scale_to_unit_rms
 from embinv.models.mdlm import ConditionalMDLM, count_parameters
 from embinv.models.settings import ModelSettings
 from tests.fakes import awaken

@@ -12,8 +12,8 @@ from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
 from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine
-from embinv.training.loop import TokenIds
 from embinv.training.optimizer import build_optimizer
+from embinv.training.step import TokenIds
 from tests.fakes import hash_spec, pairs_of, sentences, word_tokenizer
 
 DIM, LENGTH = 16, 8

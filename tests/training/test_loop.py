@@ -183,7 +183,7 @@ def test_progress_is_the_mean_over_its_steps_computed_by_hand(toy, monkeypatch, 
             counts[int(t[row] * 10)] += 1
     assert counts.sum() > 20
     by_hand = [entropy / n if n else math.nan for entropy, n in zip(sums, counts, strict=True)]
-    assert shown.loss_by_time == pytest.approx(by_hand, nan_ok=True)
+    assert shown.loss_by_part == pytest.approx(by_hand, nan_ok=True)
     assert shown.skipped == 0
 
 

@@ -1,6 +1,6 @@
 """A step split over workers and passes is the step of one worker in one pass: rows, draws and gradient."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,9 +8,10 @@ import torch
 
 from embinv.data.pairs import batch_rows
 from embinv.diffusion.schedule import MIN_TIME
-from embinv.training import loop
 from embinv.training.engine import LocalEngine
 from embinv.training.loop import RunState, run
+from embinv.training.objective import OBJECTIVES
+from embinv.training.step import step_generator
 from tests.fakes import awaken
 from tests.training.recording import same, settings, weights_of
 
@@ -63,13 +64,13 @@ class Step:
 def steps_of(toy, monkeypatch):
     """Returns a function (workers, passes, first step) -> the steps of a run of STEPS."""
     pairs = toy.pairs.take(np.arange(ROWS) % len(toy.pairs))
-    objective = loop.loss_of_draws
+    objective = OBJECTIVES["mdlm"]
 
-    def noting(engine, x_0, embedding, mask_id, chosen, draws):
+    def noting(engine, x_0, embedding, ids, chosen, draws):
         engine.draws = draws
-        return objective(engine, x_0, embedding, mask_id, chosen, draws)
+        return objective.loss(engine, x_0, embedding, ids, chosen, draws)
 
-    monkeypatch.setattr(loop, "loss_of_draws", noting)
+    monkeypatch.setitem(OBJECTIVES, "mdlm", replace(objective, loss=noting))
 
     def made(workers, passes, first=0):
         usual = {"batch_size": BATCH, "max_steps": STEPS, "validations": 1, "loss_weight": "nelbo", "seed": 3}
@@ -149,7 +150,7 @@ def test_each_pass_of_each_worker_has_dropout_of_its_own_that_is_not_the_steps_d
     for engine, ema in started:
         next(run(engine, ema, toy.pairs, toy.pairs, toy.ids, chosen, RunState()))  # up to the progress of the last step
     assert len(seeds) == len(set(seeds)) == 2 * 2 * 3
-    assert not {loop.step_generator(chosen.seed, step, 0).initial_seed() for step in range(3)} & set(seeds)
+    assert not {step_generator(chosen.seed, step, 0).initial_seed() for step in range(3)} & set(seeds)
 
 
 def test_weights_of_a_run_end_alike_whatever_its_accumulation(toy):

@@ -50,8 +50,8 @@ def test_step_whose_loss_is_not_finite_moves_nothing_and_is_counted(toy, monkeyp
     assert [event.skipped for event in shown] == [1, 1, 1, 2, 3, 3, 3, 3]
     assert [math.isnan(event.loss) for event in shown] == [not m for m in moved]
     assert [math.isnan(event.gradient_norm) for event in shown] == [not m for m in moved]
-    assert all(math.isnan(value) for value in shown[0].loss_by_time)
-    assert isinstance(seen[-1], Validated) and math.isfinite(seen[-1].figures.nelbo)
+    assert all(math.isnan(value) for value in shown[0].loss_by_part)
+    assert isinstance(seen[-1], Validated) and math.isfinite(seen[-1].figures.nats)
 
 
 class BadGradientEngine(PoisonedEngine):

@@ -8,7 +8,7 @@ from embinv.diffusion.loss import LOSS_WEIGHTS
 from embinv.diffusion.schedule import TIME_SAMPLERS
 from embinv.training.engine import LocalEngine
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import TIME_BUCKETS, add_noise, step_generator, to_tensors, training_loss
+from embinv.training.step import PARTS, add_noise, step_generator, to_tensors, training_loss
 
 CPU = torch.device("cpu")
 
@@ -85,12 +85,12 @@ def test_loss_and_its_parts_by_time_are_those_computed_by_hand(toy, watching, lo
                 loss += LOSS_WEIGHTS[loss_weight](t[b]).item() * entropy / x_0.numel()
                 sums[min(9, int(time * 10))] += entropy
                 counts[min(9, int(time * 10))] += 1
-    assert TIME_BUCKETS == 10
+    assert PARTS == 10
     assert found.loss.item() == pytest.approx(loss, rel=1e-5)
-    assert found.by_time[0].tolist() == pytest.approx(sums, rel=1e-5)
-    assert found.by_time[1].tolist() == counts
+    assert found.by_part[0].tolist() == pytest.approx(sums, rel=1e-5)
+    assert found.by_part[1].tolist() == counts
     assert sum(counts) == hidden.sum()
-    assert not found.by_time.requires_grad
+    assert not found.by_part.requires_grad
 
 
 def test_a_time_of_one_falls_into_the_last_bucket(toy, watching, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_time_of_one_falls_into_the_last_bucket(toy, watching, monkeypatch):
     found = training_loss(
         watching, x_0, embedding, toy.ids.mask_id, TrainingSettings(times="uniform"), step_generator(0, 0, 0)
     )
-    assert found.by_time[1].tolist() == [0] * 9 + [x_0.numel()]
+    assert found.by_part[1].tolist() == [0] * 9 + [x_0.numel()]
 
 
 def test_batch_without_a_hidden_token_costs_nothing_and_still_has_a_gradient(toy, watching, monkeypatch):
@@ -110,7 +110,7 @@ def test_batch_without_a_hidden_token_costs_nothing_and_still_has_a_gradient(toy
     )
     watching.backward(found.loss)
     assert found.loss.item() == 0.0
-    assert found.by_time.abs().sum() == 0.0
+    assert found.by_part.abs().sum() == 0.0
     assert all(p.grad is None or not p.grad.any() for p in watching.model.parameters())
 
 

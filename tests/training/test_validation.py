@@ -7,6 +7,7 @@ from embinv.decoding import parts
 from embinv.encoders.hashing import HashEncoder
 from embinv.metrics.tokens import exact_match, token_accuracy
 from embinv.training.settings import TrainingSettings
+from embinv.training.step import TokenIds
 from embinv.training.validation import PARTIAL_MASKS, validate
 from tests.fakes import WORDS, ContextDenoiser, OracleDenoiser, awaken, hash_spec, pairs_of
 
@@ -32,7 +33,7 @@ def oracle(toy, pairs, sure=0.99):
 
 def measure(toy, denoiser, pairs, engine=None, steps=3):
     ids = toy.ids
-    return validate(denoiser, pairs, ids.mask_id, (ids.eos_id, ids.pad_id), steps, engine or Share())
+    return validate(denoiser, pairs, ids, steps, engine or Share())
 
 
 def test_oracle_gets_every_token_and_text_right(toy):
@@ -44,7 +45,7 @@ def test_oracle_gets_every_token_and_text_right(toy):
 def test_nelbo_of_a_denoiser_of_constant_surety_is_about_its_cross_entropy(toy):
     pairs = toy.pairs.take(np.arange(20).repeat(40))
     figures = measure(toy, oracle(toy, toy.pairs, sure=0.5), pairs, steps=1)
-    assert figures.nelbo == pytest.approx(np.log(2), rel=0.05)
+    assert figures.nats == pytest.approx(np.log(2), rel=0.05)
 
 
 def test_other_texts_than_the_true_ones_score_as_counted_by_hand(toy):
@@ -79,7 +80,7 @@ def test_workers_shares_add_up_to_the_whole(toy):
     denoiser = ContextDenoiser(toy.tokenizer.vocab_size)
     whole, *shares = (Share(), Share(0, 2), Share(1, 2))
     for engine in (whole, *shares):
-        validate(denoiser, toy.pairs, ids.mask_id, (ids.eos_id, ids.pad_id), 3, engine)
+        validate(denoiser, toy.pairs, ids, 3, engine)
     together = shares[0].sums + shares[1].sums
     # what is hidden from a text does not depend on how many workers there are
     assert together.tolist() == pytest.approx(whole.sums.tolist(), rel=1e-6)
@@ -152,7 +153,7 @@ class Unlearnt:
 
 def measure_trimmed(toy, denoiser, pairs, vocabulary, other_id):
     ends = vocabulary.ends(toy.ids.eos_id, toy.ids.pad_id)
-    return validate(denoiser, pairs, vocabulary.size, ends, 1, Share(), other_id)
+    return validate(denoiser, pairs, TokenIds(vocabulary.size, *ends, other_id), 1, Share())
 
 
 def test_tokens_that_the_model_lacks_count_in_no_nelbo_and_are_told(toy, trimmed):
@@ -160,10 +161,10 @@ def test_tokens_that_the_model_lacks_count_in_no_nelbo_and_are_told(toy, trimmed
     many = pairs.take(np.arange(20).repeat(40))
     denoiser = Unlearnt(pairs, vocabulary, 0.5)
     figures = measure_trimmed(toy, denoiser, many, vocabulary, vocabulary.other_id)
-    assert figures.nelbo == pytest.approx(np.log(2), rel=0.05)
+    assert figures.nats == pytest.approx(np.log(2), rel=0.05)
     assert figures.unknown == pytest.approx(share)
     assert figures.as_row()["unknown_tokens"] == figures.unknown
-    assert measure_trimmed(toy, denoiser, many, vocabulary, None).nelbo > 100 * share  # counted, they are all there is
+    assert measure_trimmed(toy, denoiser, many, vocabulary, None).nats > 100 * share  # counted, they are all there is
 
 
 def test_tokens_that_the_model_lacks_are_never_right(toy, trimmed):
@@ -216,6 +217,6 @@ def test_figures_are_the_same_however_few_logits_are_held_at_once(toy, monkeypat
     bounded = measure(toy, little, toy.pairs)
     assert little.largest <= room < at_once.largest
     assert little.calls > 2 * at_once.calls
-    assert (bounded.nelbo, bounded.n) == (pytest.approx(dense.nelbo, rel=1e-5), 20)
+    assert (bounded.nats, bounded.n) == (pytest.approx(dense.nats, rel=1e-5), 20)
     assert (bounded.token_accuracy, bounded.exact_match) == (dense.token_accuracy, dense.exact_match)
     assert bounded.masked_accuracy == dense.masked_accuracy

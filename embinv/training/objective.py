@@ -1,0 +1,53 @@
+"""What each family of models learns in a step, and how it is judged on held-out texts.
+
+The loop, the log and the plot ask here; they know no family by name.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from embinv.data.pairs import Pairs
+from embinv.decoding.autoregressive import decode_greedily
+from embinv.decoding.base import DecodingRequest, DecodingState
+from embinv.decoding.confidence import decode_by_confidence
+from embinv.training.engine import Engine
+from embinv.training.settings import TrainingSettings
+from embinv.training.step import Draws, StepLoss, TokenIds, loss_of_draws
+from embinv.training.teacher_forcing import forced_loss
+from embinv.training.validation import Validation, validate, validate_writer
+
+
+def _hidden_tokens(
+    engine: Engine, x_0: Tensor, embedding: Tensor, ids: TokenIds, settings: TrainingSettings, draws: Draws
+) -> StepLoss:
+    return loss_of_draws(engine, x_0, embedding, ids.mask_id, settings, draws)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One family's.
+
+    Attributes:
+        loss: of a part of a step: (engine, x_0 [B, L], embedding [B, D], ids, settings, draws of these texts).
+        validate: (model, held-out texts, ids, passes of a generation, engine).
+        decode: the decoder that its generations are made by.
+        by: what the parts are of, by which the loss is shown: times of the diffusion, or places in the text.
+        measure: what held-out texts cost, as a log calls it.
+        generation: how a text is written, as a log calls it.
+    """
+
+    loss: Callable[[Engine, Tensor, Tensor, TokenIds, TrainingSettings, Draws], StepLoss]
+    validate: Callable[[Any, Pairs, TokenIds, int, Engine], Validation]
+    decode: Callable[[Any, DecodingRequest], Iterator[DecodingState]]
+    by: Literal["time", "place"]
+    measure: str
+    generation: str
+
+
+DENOISING = Objective(_hidden_tokens, validate, decode_by_confidence, "time", "NELBO", "from a full mask")
+TEACHER_FORCING = Objective(forced_loss, validate_writer, decode_greedily, "place", "NLL", "from left to right")
+OBJECTIVES = {"mdlm": DENOISING, "backbone": DENOISING, "t5": TEACHER_FORCING}
+"""By the family that a model's config names."""
