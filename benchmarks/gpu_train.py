@@ -40,9 +40,9 @@ from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.base import open_encoder
 from embinv.evaluation.evaluate import evaluate
 from embinv.inverter import load_inverter
-from embinv.models.build import new_denoiser
+from embinv.models.build import new_model
 from embinv.models.denoiser import MaskedDenoiser
-from embinv.models.mdlm import count_parameters
+from embinv.models.inverter_model import count_parameters
 from embinv.models.settings import SIZES
 from embinv.training.flops import device_peak, flops_per_sample, largest_matmul
 from embinv.training.loop import Progress, RunState, run
@@ -130,15 +130,16 @@ def train(given: Run, splits: Splits) -> dict[str, Any]:
     config, recipe = given.config, given.recipe
     vocabulary = Vocabulary.whole(recipe.vocab_size)
     if config.model.trim_vocabulary:
-        ends = (recipe.eos_id, recipe.pad_id)
-        vocabulary = Vocabulary.of(splits.training.token_ids, recipe.vocab_size, ends, given.tokenizer.unknown_id)
+        always = (recipe.eos_id, recipe.pad_id)
+        vocabulary = Vocabulary.of(splits.training.token_ids, recipe.vocab_size, always, given.tokenizer.unknown_id)
     training, validation = splits.training.renumbered(vocabulary), splits.validation.renumbered(vocabulary)
     statistics = embedding_statistics(training.embeddings)
 
     precision = resolve_precision(config.training.precision, config.training.device)
     settings = config.training.model_copy(update={"precision": precision})
     torch.manual_seed(settings.seed)
-    network = new_denoiser(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, recipe.tokenizer_hash)
+    ends = vocabulary.ends(recipe.eos_id, recipe.pad_id)
+    network = new_model(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, ends, recipe.tokenizer_hash)
     settings = resolved(settings, network, len(training))
     engine, ema = start_ours(network, settings)
     average = ema.model
@@ -146,8 +147,7 @@ def train(given: Run, splits: Splits) -> dict[str, Any]:
     flops, shape = flops_per_sample(average), largest_matmul(average, settings.texts_per_step)
     peak = device_peak(engine.device, precision, shape)  # what it allocates is not the training's
     _forget_memory(settings.device)
-    eos_id, pad_id = vocabulary.ends(recipe.eos_id, recipe.pad_id)
-    ids = TokenIds(vocabulary.size, eos_id, pad_id, vocabulary.other_id)
+    ids = TokenIds(vocabulary.size, *ends, vocabulary.other_id)
     state, speeds, sizes = RunState(), [], count_parameters(average)
     kept, error = None, None
     say(f"{len(training):,} texts to learn from, {vocabulary.size:,} tokens, {sizes['total']:,} parameters")

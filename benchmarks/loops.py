@@ -16,7 +16,8 @@ from benchmarks.reference import ReferenceLoop, ReferenceRecipe, train_reference
 from embinv.config import load_config
 from embinv.data.pairs import Pairs
 from embinv.models.denoiser import MaskedDenoiser
-from embinv.models.mdlm import ConditionalMDLM, count_parameters
+from embinv.models.inverter_model import count_parameters
+from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import MDLMConfig, ModelSettings
 from embinv.training.ema import EMA
 from embinv.training.engine import LocalEngine, prepare

@@ -33,7 +33,7 @@ from embinv.decoding.strategies import STRATEGIES
 from embinv.evaluation.gaps import MASKS, accuracy_at_masks, gap_name
 from embinv.metrics.figures import rounded
 from embinv.metrics.tokens import token_accuracy
-from embinv.models.mdlm import count_parameters
+from embinv.models.inverter_model import count_parameters
 from embinv.models.settings import MDLMConfig, ModelSettings
 from embinv.training.loop import Progress, RunState, run
 from embinv.training.precision import resolve_precision

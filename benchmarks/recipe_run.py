@@ -30,7 +30,8 @@ from embinv.decoding.base import DecodingRequest, final_state
 from embinv.decoding.strategies import STRATEGIES
 from embinv.metrics.figures import Figure
 from embinv.metrics.tokens import exact_match, token_accuracy
-from embinv.models.mdlm import ConditionalMDLM, count_parameters
+from embinv.models.inverter_model import count_parameters
+from embinv.models.mdlm import ConditionalMDLM
 from embinv.training.lr_schedule import SCHEDULES
 from embinv.training.precision import resolve_precision
 from embinv.training.step import TokenIds, step_generator, to_tensors

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.loops import Case, endless, fresh, our_steps, start_ours, steady_rate
-from embinv.models.mdlm import count_parameters
+from embinv.models.inverter_model import count_parameters
 from embinv.training.flops import Peak, flops_per_sample, largest_matmul, measured_peak
 from embinv.training.precision import resolve_precision
 

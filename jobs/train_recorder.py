@@ -17,8 +17,7 @@ from embinv.data.pairs import Pairs
 from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.inverter_model import InverterModel
-from embinv.models.mdlm import count_parameters
+from embinv.models.inverter_model import InverterModel, count_parameters
 from embinv.training.ema import EMA
 from embinv.training.engine import Engine
 from embinv.training.examples import Example, recover_examples
@@ -73,8 +72,8 @@ class Recorder:
         self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
         self.validation, self.device = validation, engine.device
         self.objective = OBJECTIVES[model.config.family]
-        eos_id, pad_id = vocabulary.ends(recipe.eos_id, recipe.pad_id)
-        self.ids = TokenIds(model.config.mask_id, eos_id, pad_id, vocabulary.other_id)
+        ends = vocabulary.ends(recipe.eos_id, recipe.pad_id)
+        self.ids = TokenIds(model.config.mask_id, *ends, vocabulary.other_id)
         self.statistics = embedding_statistics(training.embeddings)
         self.languages = sorted(set(training.langs))
         for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):

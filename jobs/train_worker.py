@@ -18,8 +18,8 @@ from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import PairsRecipe, read_recipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.build import new_denoiser
-from embinv.models.mdlm import count_parameters
+from embinv.models.build import new_model
+from embinv.models.inverter_model import count_parameters
 from embinv.training.ema import EMA
 from embinv.training.loop import Progress, RunState, Validated, run
 from embinv.training.precision import resolve_precision
@@ -79,7 +79,8 @@ def _train(task: Task) -> None:
 
     torch.manual_seed(settings.seed)  # the same start on every worker
     tokenizer_hash = recipe.tokenizer_hash
-    model = new_denoiser(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, tokenizer_hash)
+    ends = vocabulary.ends(recipe.eos_id, recipe.pad_id)
+    model = new_model(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, ends, tokenizer_hash)
     ema = EMA(model, settings.ema_decay, settings.ema_share)
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -105,8 +106,7 @@ def _train(task: Task) -> None:
         begins = _introduction(state, saved, engine, ema, training, vocabulary)
         for sentence in (*told, begins, recorder.yardstick):
             recorder.say(sentence)
-    eos_id, pad_id = vocabulary.ends(recipe.eos_id, recipe.pad_id)
-    ids = TokenIds(model.config.mask_id, eos_id, pad_id, vocabulary.other_id)
+    ids = TokenIds(model.config.mask_id, *ends, vocabulary.other_id)
     events = run(engine, ema, training, validation, ids, settings, state)
     try:
         record(events, recorder, ema, state, lambda: _save(Path(task.storage), engine, ema, state))

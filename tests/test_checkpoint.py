@@ -18,7 +18,7 @@ from embinv.checkpoint import (
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.hashing import HashEncoder
-from embinv.models.build import new_denoiser
+from embinv.models.build import new_model
 from embinv.models.settings import ModelSettings
 from tests.backbones import save_tiny_backbone
 from tests.fakes import (
@@ -113,7 +113,7 @@ def started(tmp_path_factory):
     save_tiny_backbone(folder / "tiny")
     tokenizer = TextTokenizer(str(folder / "tiny"))
     vocabulary = Vocabulary(np.array([0, 1, 2, 5, 9]), tokenizer.vocab_size, tokenizer.unknown_id)
-    model = awaken(new_denoiser(ModelSettings(backbone=str(folder / "tiny")), vocabulary, SPEC.dim, 8))
+    model = awaken(new_model(ModelSettings(backbone=str(folder / "tiny")), vocabulary, SPEC.dim, 8, (1, 0)))
     config = CheckpointConfig(
         name="started",
         model=model.config,

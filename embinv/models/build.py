@@ -1,4 +1,4 @@
-"""Which denoiser a config asks for, and which model a checkpoint holds.
+"""Which model a config asks for, and which model a checkpoint holds.
 
 Backbones and T5 are imported when one is asked for: transformers' code of them takes two seconds.
 """
@@ -11,14 +11,20 @@ from torch import nn
 
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.denoiser import MaskedDenoiser
+from embinv.models.inverter_model import InverterModel
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig, ModelSettings
 from embinv.models.t5_settings import T5InverterConfig
 
 
-def new_denoiser(
-    settings: ModelSettings, vocabulary: Vocabulary, embedding_dim: int, seq_len: int, tokenizer_hash: str | None = None
-) -> MaskedDenoiser:
+def new_model(
+    settings: ModelSettings,
+    vocabulary: Vocabulary,
+    embedding_dim: int,
+    seq_len: int,
+    ends: tuple[int, int],
+    tokenizer_hash: str | None = None,
+) -> InverterModel[Any]:
     """A model to be trained: from scratch, or from the backbone that the settings name.
 
     Args:
@@ -26,11 +32,16 @@ def new_denoiser(
         vocabulary: which of the tokenizer's ids the model knows.
         embedding_dim: D.
         seq_len: L.
+        ends: the model's ids of EOS and PAD.
         tokenizer_hash: fingerprint of the pairs' tokenizer, to refuse a backbone of another.
 
     Raises:
-        ValueError: the backbone cannot be used; see `pretrained_denoiser`.
+        ValueError: the backbone cannot be used, see `embinv.models.pretrained`; or widths do not fit each other.
     """
+    if settings.family == "t5":
+        from embinv.models.t5_pretrained import new_t5
+
+        return new_t5(settings, vocabulary, embedding_dim, seq_len, ends, tokenizer_hash)
     if settings.backbone is None:
         return ConditionalMDLM(settings.resolve(vocabulary.size, embedding_dim, seq_len))
     from embinv.models.pretrained import pretrained_denoiser

@@ -98,6 +98,14 @@ class InverterModel(nn.Module, ABC, Generic[C]):
         return linear_cross_entropy(hidden, *self.head(), targets, weights)
 
 
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Counts a model's parameters: `total`, and `non_embedding` without token embedding, head and its bias."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    lexical = ("token_embedding.", "head_weight", "head_bias", "encoder_decoder.shared.", "encoder_decoder.lm_head.")
+    body = sum(size for name, size in sizes.items() if not name.startswith(lexical))
+    return {"total": sum(sizes.values()), "non_embedding": body}
+
+
 def require_dim(embedding: Tensor, dim: int) -> None:
     """Refuses embeddings [B, D] of another length than the model's.
 

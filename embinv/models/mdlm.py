@@ -71,11 +71,3 @@ class ConditionalMDLM(MaskedDenoiser[MDLMConfig]):
         for block in self.blocks:
             x = self.run_block(block, x, condition, rotary)
         return self.final_norm(x, condition)[:, length - z_t.shape[1] :]  # [B, L, H]
-
-
-def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Counts a denoiser's parameters: `total`, and `non_embedding` without token embedding, head and its bias."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    lexical = ("token_embedding.", "head_weight", "head_bias")
-    body = sum(size for name, size in sizes.items() if not name.startswith(lexical))
-    return {"total": sum(sizes.values()), "non_embedding": body}

@@ -7,20 +7,16 @@ its mask token becomes the last.
 Shapes: V vocabulary, H hidden.
 """
 
-from typing import Any, cast
-
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, ModernBertConfig, ModernBertForMaskedLM
+from transformers import ModernBertForMaskedLM
 
-from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.encoders.spec import resolve_model
 from embinv.models.backbone import BackboneDenoiser
+from embinv.models.pretrained_files import own_tokenizer, whole_model
 from embinv.models.settings import BackboneConfig, ModelSettings, TransformerShape
 
-KNOWN = "answerdotai/ModernBERT-base or jhu-clsp/mmBERT-base"
+KNOWN = "a ModernBERT, such as answerdotai/ModernBERT-base or jhu-clsp/mmBERT-base"
 
 
 def pretrained_denoiser(
@@ -42,7 +38,7 @@ def pretrained_denoiser(
     name = settings.backbone
     assert name is not None
     mask_id = _mask_id(name, settings.backbone_revision, vocabulary, tokenizer_hash)
-    language_model = _load(name, settings.backbone_revision)
+    language_model = whole_model(name, settings.backbone_revision, ModernBertForMaskedLM, KNOWN)
     own = language_model.config
     if own.vocab_size < vocabulary.full_size:
         raise ValueError(f"model.backbone {name!r}: its tokenizer has ids that its token embedding does not know")
@@ -88,46 +84,7 @@ def take_over(denoiser: BackboneDenoiser, language_model: ModernBertForMaskedLM,
 
 def _mask_id(name: str, revision: str | None, vocabulary: Vocabulary, tokenizer_hash: str | None) -> int:
     """The mask token of the backbone's tokenizer, which must be that of the pairs."""
-    try:
-        tokenizer = TextTokenizer(name, revision)
-    except ValueError as error:
-        raise ValueError(f"model.backbone {name!r} cannot be used: {error}") from error
-    alike = tokenizer_hash is None or tokenizer.fingerprint() == tokenizer_hash
-    if tokenizer.vocab_size != vocabulary.full_size or not alike:
-        how = f"the pairs have one of {vocabulary.full_size:,} ids, the backbone one of {tokenizer.vocab_size:,}"
-        if tokenizer.vocab_size == vocabulary.full_size:
-            how = f"both have {tokenizer.vocab_size:,} ids, but another rule or another order of them"
-        raise ValueError(
-            f"data.tokenizer is not that of model.backbone {name!r}: {how}; set data.tokenizer to null, which is the "
-            "backbone's own, and encode again"
-        )
-    mask_id = tokenizer.tokenizer.mask_token_id
+    mask_id = own_tokenizer(name, revision, vocabulary, tokenizer_hash).tokenizer.mask_token_id
     if not isinstance(mask_id, int):
-        raise ValueError(f"model.backbone {name!r}: its tokenizer has no mask token; name one such as {KNOWN}")
+        raise ValueError(f"model.backbone {name!r}: its tokenizer has no mask token; name {KNOWN}")
     return mask_id
-
-
-def _load(name: str, revision: str | None) -> ModernBertForMaskedLM:
-    """The language model in float32, with every weight read from its files."""
-    source = resolve_model(name)
-    try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-        if not isinstance(config, ModernBertConfig):
-            raise ValueError(f"it is a {config.model_type}; name a ModernBERT, such as {KNOWN}")
-        language_model, found = cast(
-            tuple[ModernBertForMaskedLM, dict[str, Any]],
-            ModernBertForMaskedLM.from_pretrained(
-                source,
-                revision=revision or "main",
-                config=config,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            ),
-        )
-        if absent := sorted(found["missing_keys"]):
-            raise ValueError(f"{absent[0]} is absent; name a whole masked language model, such as {KNOWN}")
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"model.backbone {name!r} cannot be used: {reason}") from error
-    return language_model

@@ -14,7 +14,8 @@ SIZES: dict[str, dict[str, int]] = {
     "base": {"hidden": 768, "layers": 8, "heads": 12, "ffn": 3072},
     "large": {"hidden": 1024, "layers": 16, "heads": 16, "ffn": 4096},
 }
-PSEUDO_TOKENS = 8  # of a model from scratch
+PSEUDO_TOKENS = {"mdlm": 8, "t5": 16}  # of a model from scratch; a T5 reads the vector there alone
+OWN_TO = {"mdlm": ("adaln", "rope", "qk_norm"), "t5": ("unit_rms",)}  # a family alone
 OWN_TO_A_BACKBONE = ("size", "hidden", "layers", "heads", "ffn", "rope", "qk_norm", "tied_head")
 
 
@@ -28,6 +29,9 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    family: Literal["mdlm", "t5"] = Field(
+        default="mdlm", description="mdlm: masked diffusion; t5: from left to right, as vec2text"
+    )
     size: Literal["tiny", "small", "base", "large"] = Field(default="base", description="base is the reference's class")
     hidden: int | None = Field(default=None, gt=0, description="width; null takes the size's")
     layers: int | None = Field(default=None, gt=0, description="blocks; null takes the size's")
@@ -37,7 +41,8 @@ class ModelSettings(BaseModel):
     pseudo_tokens: int | None = Field(
         default=None,
         ge=0,
-        description="positions before the text that hold the embedding; 0 is none; null: 8, or with a backbone 0",
+        description="positions that hold the embedding: before the text, 0 is none, null: 8, or with a backbone 0; or "
+        "all that a t5's encoder reads, null: 16",
     )
     rope: bool = Field(default=True, description="rotary positions; off: learned ones")
     qk_norm: bool = Field(default=True, description="RMS-normalised queries and keys")
@@ -46,10 +51,26 @@ class ModelSettings(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of each branch's output dropped in training")
     backbone: str | None = Field(
         default=None,
-        description="start from this ModernBERT or mmBERT (hub id, folder or pkg://package/path), whose own are widths "
-        "and tokenizer; null: from scratch",
+        description="start from this ModernBERT or mmBERT, or of family t5 from this T5 (hub id, folder or "
+        "pkg://package/path), whose own are widths and tokenizer; null: from scratch",
+    )
+    unit_rms: bool = Field(
+        default=True, description="t5: scale vectors to unit root mean square; off: as vec2text, which can then read it"
     )
     backbone_revision: str | None = Field(default=None, description="hub commit or tag; null takes the hub's default")
+
+    @model_validator(mode="after")
+    def _leaves_its_own_to_each_family(self) -> "ModelSettings":
+        for family, names in OWN_TO.items():
+            for name in names if family != self.family else ():
+                if getattr(self, name) != (default := type(self).model_fields[name].default):
+                    raise ValueError(
+                        f"model.{name} is of model.family {family}, and this one is {self.family}; leave it at its "
+                        f"default, {json.dumps(default)}"
+                    )
+        if self.family == "t5" and self.pseudo_tokens == 0:
+            raise ValueError("model.pseudo_tokens is 0, and a t5 reads its vector nowhere else; give 1 or more")
+        return self
 
     @model_validator(mode="after")
     def _leaves_its_own_to_the_backbone(self) -> "ModelSettings":
@@ -67,12 +88,13 @@ class ModelSettings(BaseModel):
         return self
 
     def resolve(self, vocab_size: int, embedding_dim: int, seq_len: int) -> "MDLMConfig":
-        """Fills in the size's widths and the sizes that data decide; of a model from scratch."""
-        assert self.backbone is None, "what a backbone decides is read from its files"
-        chosen = self.model_dump(exclude={"size", "trim_vocabulary", "backbone", "backbone_revision"})
+        """Fills in the size's widths and the sizes that data decide; of a denoiser from scratch."""
+        assert self.family == "mdlm" and self.backbone is None, "what a backbone decides is read from its files"
+        others = {"family", "size", "trim_vocabulary", "unit_rms", "backbone", "backbone_revision"}
+        chosen = self.model_dump(exclude=others)
         widths = {name: chosen.pop(name) or SIZES[self.size][name] for name in SIZES[self.size]}
         if chosen["pseudo_tokens"] is None:
-            chosen["pseudo_tokens"] = PSEUDO_TOKENS
+            chosen["pseudo_tokens"] = PSEUDO_TOKENS["mdlm"]
         return MDLMConfig(vocab_size=vocab_size, embedding_dim=embedding_dim, seq_len=seq_len, **widths, **chosen)
 
 

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from embinv.models.inverter_model import InverterModel, require_dim, scale_to_unit_rms
 from embinv.models.t5_settings import T5InverterConfig
 
+PREFIX = "encoder_decoder."
 SHARED = "encoder_decoder.shared.weight"
 COPIES = ("encoder_decoder.encoder.embed_tokens.weight", "encoder_decoder.decoder.embed_tokens.weight")
 HEAD = "encoder_decoder.lm_head.weight"
@@ -35,7 +36,6 @@ class T5Inverter(InverterModel[T5InverterConfig]):
     """
 
     asked_share: ClassVar = 1.0
-    head_bias: Tensor
 
     def __init__(self, config: T5InverterConfig) -> None:
         super().__init__()
@@ -48,7 +48,6 @@ class T5Inverter(InverterModel[T5InverterConfig]):
             nn.Linear(dim, config.pseudo_tokens * shape.d_model),
         )
         self.encoder_decoder = T5ForConditionalGeneration(_transformers_config(config))
-        self.register_buffer("head_bias", torch.zeros(config.vocab_size), persistent=False)  # a T5's head has none
         self.tie()
         if not config.tied_head:  # transformers has made it one with the token embedding
             self.encoder_decoder.lm_head.weight = nn.Parameter(self.encoder_decoder.lm_head.weight.detach().clone())
@@ -90,7 +89,8 @@ class T5Inverter(InverterModel[T5InverterConfig]):
 
     def head(self) -> tuple[Tensor, Tensor]:
         t5 = self.encoder_decoder
-        return (t5.shared if self.config.tied_head else t5.lm_head).weight, self.head_bias
+        weight = (t5.shared if self.config.tied_head else t5.lm_head).weight
+        return weight, weight.new_zeros(self.config.vocab_size)  # a T5's head has no bias
 
     def recompute(self, on: bool) -> None:
         super().recompute(on)

@@ -4,6 +4,11 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from embinv.models.settings import PSEUDO_TOKENS, SIZES, ModelSettings
+
+LAYERS = {"tiny": 2, "small": 4, "base": 12, "large": 24}
+"""Of the encoder, and as many of the decoder: base and large are as deep as the published T5 of those names."""
+
 
 class T5Shape(BaseModel):
     """What a T5 says about its layers, under transformers' names; the defaults are those of every published T5."""
@@ -61,3 +66,60 @@ class T5InverterConfig(BaseModel):
     def layers(self) -> int:
         """Blocks of encoder and decoder."""
         return self.transformer.num_layers + self.transformer.num_decoder_layers
+
+
+def complete(
+    settings: ModelSettings, vocab_size: int, embedding_dim: int, seq_len: int, ends: tuple[int, int]
+) -> T5InverterConfig:
+    """Fills in the size's widths and the sizes that data decide; of a T5 from scratch.
+
+    Args:
+        settings: a config's `model` section.
+        vocab_size: V.
+        embedding_dim: D.
+        seq_len: L.
+        ends: the model's ids of EOS and PAD; a T5 begins a text with PAD.
+    """
+    assert settings.family == "t5" and settings.backbone is None, "what a backbone decides is read from its files"
+    widths = {name: getattr(settings, name) or width for name, width in SIZES[settings.size].items()}
+    layers = settings.layers or LAYERS[settings.size]
+    if widths["hidden"] % widths["heads"]:
+        raise ValueError(
+            f"model.hidden ({widths['hidden']}) must be a multiple of model.heads ({widths['heads']}), which share it"
+        )
+    shape = T5Shape(
+        d_model=widths["hidden"],
+        d_kv=widths["hidden"] // widths["heads"],
+        d_ff=widths["ffn"],
+        num_layers=layers,
+        num_decoder_layers=layers,
+        num_heads=widths["heads"],
+    )
+    return around(shape, settings, vocab_size, vocab_size, embedding_dim, seq_len, ends, settings.tied_head)
+
+
+def around(
+    shape: T5Shape,
+    settings: ModelSettings,
+    vocab_size: int,
+    rows: int,
+    embedding_dim: int,
+    seq_len: int,
+    ends: tuple[int, int],
+    tied_head: bool,
+) -> T5InverterConfig:
+    """The architecture of an inverter around a T5 of this shape; see `complete` for the rest."""
+    return T5InverterConfig(
+        vocab_size=vocab_size,
+        rows=rows,
+        embedding_dim=embedding_dim,
+        seq_len=seq_len,
+        pseudo_tokens=settings.pseudo_tokens or PSEUDO_TOKENS["t5"],
+        dropout=settings.dropout,
+        start_id=ends[1],
+        eos_id=ends[0],
+        pad_id=ends[1],
+        unit_rms=settings.unit_rms,
+        tied_head=tied_head,
+        transformer=shape,
+    )

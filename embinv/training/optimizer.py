@@ -11,7 +11,10 @@ from torch import nn
 from embinv.training.muon import Muon
 from embinv.training.settings import TrainingSettings
 
-BRANCHES = (".attention.", ".feed_forward.", ".attn.", ".mlp.")  # of a model from scratch, and of a backbone
+SCRATCH, BACKBONE = (".attention.", ".feed_forward."), (".attn.", ".mlp.")
+T5 = (".SelfAttention.", ".EncDecAttention.", ".DenseReluDense.")
+BRANCHES = (*SCRATCH, *BACKBONE, *T5)
+TABLES = (".relative_attention_bias.",)  # two-dimensional, but looked up and not multiplied with
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -23,6 +26,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         hidden_matrix = parameter.ndim == 2 and any(branch in name for branch in BRANCHES)
+        hidden_matrix = hidden_matrix and not any(table in name for table in TABLES)
         (matrices if hidden_matrix else others).append(parameter)
     return matrices, others
 

@@ -8,7 +8,7 @@ import torch
 
 from embinv.config import load_config
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.build import new_denoiser
+from embinv.models.build import new_model
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 SHIPPED = {"minilm", "qwen3-0.6b", "jina-v3", "jina-v3-multilingual", "embeddinggemma", "qwen3-8b"}
@@ -35,7 +35,7 @@ def test_config_written_out_in_full_loads_equal(path, tmp_path):
 def test_model_of_a_config_can_be_built_for_its_length_and_any_from_16_to_128(path, seq_len):
     config = load_config(path, [] if seq_len is None else [f"data.seq_len={seq_len}"])
     with torch.device("meta"):
-        model = new_denoiser(config.model, Vocabulary.whole(1000), config.encoder.dim, config.data.seq_len)
+        model = new_model(config.model, Vocabulary.whole(1000), config.encoder.dim, config.data.seq_len, (1, 0))
     assert (model.config.embedding_dim, model.config.seq_len) == (config.encoder.dim, seq_len or config.data.seq_len)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from embinv.models.backbone import BackboneDenoiser
-from embinv.models.mdlm import count_parameters
+from embinv.models.inverter_model import count_parameters
 from embinv.models.settings import BackboneConfig
 from tests.backbones import tiny_shape
 from tests.fakes import awaken

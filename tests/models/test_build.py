@@ -7,11 +7,12 @@ import torch
 
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.backbone import BackboneDenoiser
-from embinv.models.build import empty_model, new_denoiser
+from embinv.models.build import empty_model, new_model
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
 from tests.backbones import TOKENS, save_tiny_backbone
 
+ENDS = (1, 0)
 VOCABULARY = Vocabulary.whole(TOKENS)
 
 
@@ -24,7 +25,7 @@ def settings(tmp_path):
 
 @pytest.mark.parametrize(("family", "kind"), [("mdlm", ConditionalMDLM), ("backbone", BackboneDenoiser)])
 def test_settings_decide_the_family_and_data_the_rest(settings, family, kind):
-    made = new_denoiser(settings[family], VOCABULARY, 6, 16)
+    made = new_model(settings[family], VOCABULARY, 6, 16, ENDS)
     assert type(made) is kind
     assert made.config.family == family
     assert (made.config.vocab_size, made.config.embedding_dim, made.config.seq_len) == (TOKENS, 6, 16)
@@ -32,7 +33,7 @@ def test_settings_decide_the_family_and_data_the_rest(settings, family, kind):
 
 @pytest.mark.parametrize("family", ["mdlm", "backbone"])
 def test_model_is_built_again_from_its_config_and_weights_alone(settings, family, tmp_path):
-    made = new_denoiser(settings[family], VOCABULARY, 6, 16).eval()
+    made = new_model(settings[family], VOCABULARY, 6, 16, ENDS).eval()
     (tmp_path / "tiny").rename(tmp_path / "gone")
     again = empty_model(type(made.config).model_validate_json(made.config.model_dump_json())).eval()
     again.load_state_dict(made.state_dict())
@@ -42,8 +43,8 @@ def test_model_is_built_again_from_its_config_and_weights_alone(settings, family
 
 def test_tokenizer_of_the_pairs_is_compared_with_the_backbones(settings):
     with pytest.raises(ValueError, match=r"data.tokenizer is not that of model.backbone"):
-        new_denoiser(settings["backbone"], VOCABULARY, 6, 16, tokenizer_hash="0" * 16)
-    new_denoiser(settings["mdlm"], VOCABULARY, 6, 16, tokenizer_hash="0" * 16)  # which asks for none
+        new_model(settings["backbone"], VOCABULARY, 6, 16, ENDS, tokenizer_hash="0" * 16)
+    new_model(settings["mdlm"], VOCABULARY, 6, 16, ENDS, tokenizer_hash="0" * 16)  # which asks for none
 
 
 def test_model_from_scratch_loads_no_code_of_backbones():

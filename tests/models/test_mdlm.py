@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from embinv.models.inverter_model import scale_to_unit_rms
-from embinv.models.mdlm import ConditionalMDLM, count_parameters
+from embinv.models.inverter_model import count_parameters, scale_to_unit_rms
+from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
 from tests.fakes import awaken
 

@@ -7,7 +7,9 @@ from torch.nn import functional as F
 
 from embinv.decoding.autoregressive import decode_greedily
 from embinv.decoding.base import DecodingRequest, final_state
-from embinv.models.t5_inverter import IGNORED, T5Inverter
+from embinv.models.t5_inverter import T5Inverter
+from embinv.training.step import TokenIds
+from embinv.training.teacher_forcing import counted
 from tests.t5 import DIM, EOS, LENGTH, PAD, PSEUDO, START, VOCABULARY, published_config, tiny_config, tiny_inverter
 
 
@@ -54,37 +56,54 @@ def test_its_scale_counts_unless_it_is_told_otherwise(model):
 def test_a_token_depends_on_the_vector_and_on_the_tokens_before_it(model):
     ids, changed = texts(2), texts(2)
     changed[1, 6] = 3 + (changed[1, 6] - 2) % (VOCABULARY - 3)
-    before, after = model(vectors(2), ids), model(vectors(2), changed)
+    before, after = model(ids, vectors(2)), model(changed, vectors(2))
     assert torch.allclose(before[1, :7], after[1, :7], atol=1e-5)  # place 6 reads up to place 5
     assert not torch.allclose(before[1, 7], after[1, 7], atol=1e-5)
-    assert not torch.allclose(before, model(vectors(2, seed=1), ids))
+    assert not torch.allclose(before, model(ids, vectors(2, seed=1)))
 
 
 def test_the_decoder_reads_the_start_first(model):
     shifted = torch.tensor([[START, *texts(1)[0, :-1].tolist()]])
     by_hand = model.encoder_decoder(inputs_embeds=model.pseudo_tokens(vectors(1)), decoder_input_ids=shifted).logits
-    assert torch.equal(model(vectors(1), texts(1)), by_hand)
+    assert torch.allclose(model(texts(1), vectors(1)), by_hand.log_softmax(-1), atol=1e-5)
 
 
-def test_what_stands_behind_the_end_counts_for_nothing(model):
-    ids = texts(4)
-    targets = model.targets(ids)
-    assert targets[0].tolist() == [ids[0, 0], EOS] + [IGNORED] * (LENGTH - 2)
-    assert (targets[3] == ids[3]).all()
-    entropies = -model(vectors(4), ids).log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    assert model.loss(vectors(4), ids).item() == pytest.approx(entropies[targets != IGNORED].mean().item(), rel=1e-5)
+@pytest.mark.parametrize("tied", [True, False])
+def test_log_probabilities_and_loss_are_those_of_transformers(tied):
+    model, ids = tiny_inverter(tiny_config(tied_head=tied)), texts(3)
+    t5 = model.encoder_decoder
+    labelled = t5(inputs_embeds=model.pseudo_tokens(vectors(3)), labels=ids)
+    asked = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    assert torch.allclose(model(ids, vectors(3), asked), labelled.logits.log_softmax(-1)[asked], atol=1e-5)
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    loss, each = model(ids, vectors(3), everywhere, ids.flatten(), torch.full((ids.numel(),), 1 / ids.numel()))
+    assert loss.item() == pytest.approx(labelled.loss.item(), rel=1e-5)
+    (ours,) = torch.autograd.grad(loss, t5.shared.weight)
+    (theirs,) = torch.autograd.grad(labelled.loss, t5.shared.weight)
+    assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+    assert each.shape == (ids.numel(),)
 
 
-def test_an_end_that_is_the_padding_too_counts_once():
-    model = tiny_inverter(tiny_config(pad_id=EOS))
-    ids = torch.full((1, LENGTH), EOS)
-    ids[0, :3] = torch.tensor([5, 6, 7])
-    assert model.targets(ids)[0].tolist() == [5, 6, 7, EOS] + [IGNORED] * (LENGTH - 4)
+def test_activations_that_are_made_again_change_no_gradient(model):
+    def gradients():
+        model.zero_grad()
+        model.train()(texts(2), vectors(2)).sum().backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+    try:
+        kept = gradients()
+        model.recompute(True)
+        assert model.encoder_decoder.is_gradient_checkpointing
+        again = gradients()
+        assert all(torch.allclose(kept[name], again[name], rtol=1e-4, atol=1e-5) for name in kept)
+    finally:
+        model.recompute(False)
+        model.eval().zero_grad()
 
 
 def test_token_by_token_it_says_what_it_says_of_a_whole_text(model):
     ids = texts(3, seed=4)
-    whole = model(vectors(3), ids).log_softmax(-1)
+    whole = model(ids, vectors(3))
     writing = model.begin(vectors(3))
     last = torch.full((3,), START)
     for place in range(LENGTH):
@@ -98,7 +117,7 @@ def test_rows_that_are_kept_go_on_as_if_they_were_alone(model):
     writing.next_token(torch.full((3,), START))
     writing.next_token(ids[:, 0])
     writing.keep(rows)
-    expected = model(vectors(3), ids).log_softmax(-1)[rows, 2]
+    expected = model(ids, vectors(3))[rows, 2]
     assert torch.allclose(writing.next_token(ids[rows, 1]), expected, atol=1e-4)
 
 
@@ -116,7 +135,7 @@ def test_each_tensor_is_kept_once_and_found_again_by_all_its_names(tied):
     state = model.state_dict()
     assert len({tensor.data_ptr() for tensor in state.values()}) == len(state) == 51 + (not tied)
     again.load_state_dict(state)
-    assert torch.equal(model(vectors(2), texts(2)), again(vectors(2), texts(2)))
+    assert torch.equal(model(texts(2), vectors(2)), again(texts(2), vectors(2)))
     t5 = again.encoder_decoder
     assert t5.encoder.embed_tokens.weight is t5.decoder.embed_tokens.weight is t5.shared.weight
     assert (t5.lm_head.weight is t5.shared.weight) == tied
@@ -128,7 +147,9 @@ def test_it_learns_texts_by_heart():
     ids = texts(6)
     for _ in range(400):
         optimizer.zero_grad()
-        model.loss(vectors(6), ids).backward()
+        asked = counted(ids, TokenIds(VOCABULARY, EOS, PAD))
+        targets = ids[asked]
+        model(ids, vectors(6), asked, targets, torch.full(targets.shape, 1 / len(targets)))[0].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     request = DecodingRequest(vectors(6), LENGTH, VOCABULARY, 1, end_ids=(EOS, PAD))

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from embinv.diffusion.schedule import TIME_SAMPLERS
 from embinv.training import loop
 from embinv.training.loop import Progress, RunState, Validated
 from embinv.training.lr_schedule import SCHEDULES
+from embinv.training.objective import OBJECTIVES
 from embinv.training.step import step_generator
 from tests.training.recording import RecordingEngine, events, finish, same, settings, weights_of
 
@@ -132,13 +134,13 @@ def test_progress_comes_as_often_however_often_a_run_validates_and_leaves_valida
     SlowEngine.clock = clock = Clock()
     monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(loop, "PROGRESS_EVERY", 30.0)
-    measure = loop.validate
+    denoising = OBJECTIVES["mdlm"]
 
     def slowly(*arguments):
         clock.now += 500.0
-        return measure(*arguments)
+        return denoising.validate(*arguments)
 
-    monkeypatch.setattr(loop, "validate", slowly)
+    monkeypatch.setitem(OBJECTIVES, "mdlm", replace(denoising, validate=slowly))
     chosen = settings(validations=12)
     engine, ema = toy.start(chosen, SlowEngine)
     seen = []

@@ -1,0 +1,55 @@
+"""A T5 inverter to be trained: from scratch, or with the weights of a pretrained T5, its vocabulary cut down to ours.
+
+vec2text's inverters started from t5-base (Morris et al., 2023, section 4). The pairs must have been made with the T5's
+tokenizer then: its rows of the token embedding are taken over by original id.
+
+Shapes: V vocabulary, H hidden.
+"""
+
+import torch
+from transformers import T5ForConditionalGeneration
+
+from embinv.data.vocabulary import Vocabulary
+from embinv.models.pretrained_files import own_tokenizer, whole_model
+from embinv.models.settings import ModelSettings
+from embinv.models.t5_inverter import HEAD, PREFIX, SHARED, T5Inverter
+from embinv.models.t5_settings import T5Shape, around, complete
+
+KNOWN = "a T5, such as google-t5/t5-base"
+
+
+def new_t5(
+    settings: ModelSettings,
+    vocabulary: Vocabulary,
+    embedding_dim: int,
+    seq_len: int,
+    ends: tuple[int, int],
+    tokenizer_hash: str | None = None,
+) -> T5Inverter:
+    """A T5 inverter; the arguments are those of `embinv.models.build.new_model`.
+
+    Raises:
+        ValueError: the backbone cannot be read, is no T5, or is not the owner of the pairs' tokenizer; or widths do not
+            fit each other.
+    """
+    name = settings.backbone
+    if name is None:
+        return T5Inverter(complete(settings, vocabulary.size, embedding_dim, seq_len, ends))
+    own_tokenizer(name, settings.backbone_revision, vocabulary, tokenizer_hash)
+    t5 = whole_model(name, settings.backbone_revision, T5ForConditionalGeneration, KNOWN)
+    own = t5.config
+    if own.vocab_size < vocabulary.full_size:
+        raise ValueError(f"model.backbone {name!r}: its tokenizer has ids that its token embedding does not know")
+    shape = T5Shape.model_validate({key: getattr(own, key) for key in T5Shape.model_fields})
+    rows = vocabulary.size if vocabulary.trimmed else own.vocab_size
+    tied = bool(own.tie_word_embeddings)
+    config = around(shape, settings, vocabulary.size, rows, embedding_dim, seq_len, ends, tied)
+    inverter = T5Inverter(config)
+    state = {f"{PREFIX}{name}": tensor for name, tensor in t5.state_dict().items()}
+    if vocabulary.trimmed:
+        kept = torch.from_numpy(vocabulary.original(torch.arange(vocabulary.size).numpy())).long()  # [V]
+        state |= {name: state[name][kept] for name in (SHARED, HEAD)}
+    lacking, _ = inverter.load_state_dict(state | dict.fromkeys(inverter.copies, state[SHARED]), strict=False)
+    assert all(name.startswith("embedding_transform.") for name in lacking)
+    inverter.tie()
+    return inverter
