@@ -121,9 +121,7 @@ def refine(
         if value is not None and value < least:
             raise ValueError(f"{name} is {value}; give at least {least}")
     if np.ndim(targets) != 2:
-        raise ValueError(
-            f"targets: expected a matrix [N, D], got shape {np.shape(targets)}; give a row for each vector"
-        )
+        raise ValueError(f"targets: expected a matrix [N, D], got shape {np.shape(targets)}; give one row for each")
     targets = check_embeddings(targets, np.shape(targets)[1], "targets")
     if len(first) != len(targets):
         raise ValueError(f"first: hypotheses of {len(first)} vectors for {len(targets)} targets; give as many")
