@@ -313,6 +313,15 @@ def test_budget_cuts_the_search_short_and_changes_nothing_before(limit):
     assert (found.encoder_calls, found.stopped) == (limit, "encoder_calls")
 
 
+def test_last_encoder_calls_go_to_what_is_proposed_for_the_closest():
+    corrector = ScriptedCorrector({"one": ["three", "four"], "two": ["five", "six"]})
+    for closest, proposed in (("one", "three"), ("two", "five")):
+        encoder = RecordingEncoder()
+        target = encoder.vectors([closest]) + 0.1 * unit_vectors(1, DIM)
+        refine(target, texts_of([["one", "two"]]), encoder, corrector, beam=2, max_encoder_calls=3)
+        assert encoder.sent == ["one", "two", proposed]
+
+
 def test_corrector_sees_the_targets_as_given_and_the_texts_own_vectors_each_text_once():
     encoder, corrector = RecordingEncoder(), EditingCorrector()
     targets, first = 5 * unit_vectors(4, DIM), starts(4)
@@ -368,10 +377,10 @@ def test_progress_grows_to_all_vectors():
     told: list[int] = []
     encoder = WordEncoder()
     truths = ["anna paid ben", "carla sent dan", "ben lost keys", "dan owes anna"]
-    first = texts_of([["anna paid ben"], ["anna sent dan"], ["anna paid keys"], ["dan owes ben"]])
+    first = texts_of([["anna paid ben"], ["anna sent dan"], ["anna paid maps"], ["dan owes ben"]])
     corrector = TruthfulCorrector(encoder, truths)
     refine(encoder.vectors(truths), first, encoder, corrector, beam=1, on_progress=told.append)
-    assert told == [1, 3, 4]
+    assert told == [1, 3, 4]  # nobody was done after the second step
 
 
 class Miscounting(EditingCorrector):
