@@ -23,7 +23,7 @@ from embinv.data.vectors import check_embeddings
 from embinv.encoders.base import Encoder
 
 # Under all-MiniLM-L6-v2 rounding a vector to bfloat16 costs 2e-6, and two neighbouring words of 80 that change places
-# cost 3e-5 at least.
+# cost 2.6e-5 at the least of 150 such texts.
 CLOSE_ENOUGH = 1 - 1e-5
 
 Stop = Literal["close_enough", "converged", "encoder_calls", "steps"]
