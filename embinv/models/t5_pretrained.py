@@ -42,7 +42,8 @@ def new_t5(
         raise ValueError(f"model.backbone {name!r}: its tokenizer has ids that its token embedding does not know")
     shape = T5Shape.model_validate({key: getattr(own, key) for key in T5Shape.model_fields})
     rows = vocabulary.size if vocabulary.trimmed else own.vocab_size
-    tied = bool(own.tie_word_embeddings)
+    # transformers says of every T5 that its head is tied; what tells 1.1 from 1.0 is whether its states are scaled.
+    tied = bool(own.scale_decoder_outputs)
     config = around(shape, settings, vocabulary.size, rows, embedding_dim, seq_len, ends, tied)
     inverter = T5Inverter(config)
     state = {f"{PREFIX}{name}": tensor for name, tensor in t5.state_dict().items()}

@@ -9,6 +9,7 @@ import torch
 from embinv.config import load_config
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.build import new_model
+from embinv.models.inverter_model import count_parameters
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 SHIPPED = {"minilm", "qwen3-0.6b", "jina-v3", "jina-v3-multilingual", "embeddinggemma", "qwen3-8b"}
@@ -52,8 +53,26 @@ def test_embedded_default_needs_no_download_and_trusts_no_code():
     assert [source.path for source in config.data.sources] == ["records"]
 
 
-def test_settings_that_a_comment_offers_for_a_backbone_are_accepted():
-    path = next(path for path in CONFIGS if path.stem == "jina-v3-multilingual")
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("jina-v3-multilingual", "jhu-clsp/mmBERT-base"), ("qwen3-8b", "google-t5/t5-base")]
+)
+def test_settings_that_a_comment_offers_for_a_backbone_are_accepted(name, backbone):
+    path = next(path for path in CONFIGS if path.stem == name)
     offered = re.findall(r"--set (\S+?)(?=[\s.]*(?:\s|$))", path.read_text(encoding="utf-8"))
-    config = load_config(path, offered)
-    assert config.model.backbone == config.tokenizer == "jhu-clsp/mmBERT-base"
+    config = load_config(path, [setting for setting in offered if "family" not in setting])
+    assert config.model.backbone == config.tokenizer == backbone
+
+
+def test_the_largest_encoder_has_the_t5_that_is_published_for_it_or_a_diffusion_model():
+    path = next(path for path in CONFIGS if path.stem == "qwen3-8b")
+    config = load_config(path)
+    with torch.device("meta"):
+        model = new_model(config.model, Vocabulary.whole(32128), config.encoder.dim, config.data.seq_len, (1, 0))
+    assert count_parameters(model)["total"] == 290_028_800 and len(model.state_dict()) == 261
+    training = config.training
+    assert (training.optimizer, training.decay, training.warmup * training.max_steps) == (
+        "adamw",
+        0,
+        pytest.approx(2500, rel=0.02),
+    )
+    assert load_config(path, ["model.family=mdlm"]).model.family == "mdlm"

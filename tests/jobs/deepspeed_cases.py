@@ -18,17 +18,21 @@ import torch.distributed
 import torch.multiprocessing
 
 from embinv.data.pairs import Pairs, batch_rows
-from embinv.models.mdlm import ConditionalMDLM
+from embinv.data.vocabulary import Vocabulary
+from embinv.models.build import new_model
 from embinv.models.settings import ModelSettings
 from embinv.training.engine import LocalEngine
+from embinv.training.objective import OBJECTIVES
 from embinv.training.optimizer import build_optimizer
 from embinv.training.settings import TrainingSettings
-from embinv.training.step import all_or_nan, draw, loss_of_draws, step_generator, to_tensors
+from embinv.training.step import TokenIds, all_or_nan, draw, step_generator, to_tensors
 from jobs import deepspeed_engine
 from jobs.deepspeed_engine import TAG, DeepSpeedEngine
 
 VOCABULARY, DIM, LENGTH, ROWS = 50, 16, 8, 64
 RANKS = (0, 1)
+ENDS = (VOCABULARY - 1, VOCABULARY - 2)  # which stand in no text
+IDS = TokenIds(VOCABULARY, *ENDS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Case:
 
     Attributes:
         settings: for two workers, with accumulation as a worker counts it.
+        family: of the model.
         tied_head: whether the head uses the token embedding's weight.
         steps: optimizer steps to make.
         first: the step to begin with.
@@ -48,6 +53,7 @@ class Case:
     """
 
     settings: TrainingSettings
+    family: str = "mdlm"
     tied_head: bool = True
     steps: int = 6
     first: int = 0
@@ -95,8 +101,8 @@ def pairs():
 def model(case):
     """The same start everywhere."""
     torch.manual_seed(0)
-    architecture = ModelSettings(size="tiny", pseudo_tokens=2, tied_head=case.tied_head)
-    return ConditionalMDLM(architecture.resolve(VOCABULARY, DIM, LENGTH))
+    architecture = ModelSettings(family=case.family, size="tiny", pseudo_tokens=2, tied_head=case.tied_head)
+    return new_model(architecture, Vocabulary.whole(VOCABULARY), DIM, LENGTH, ENDS)
 
 
 def drive(engine, case, ranks):
@@ -116,7 +122,8 @@ def drive(engine, case, ranks):
             x_0, embedding = to_tensors(data, rows[mine], engine.device)
             if place in case.no_loss:
                 embedding[0, 0] = math.nan
-            loss = loss_of_draws(engine, x_0, embedding, VOCABULARY, case.settings, draws.take(mine)).loss
+            part = draws.take(mine)
+            loss = OBJECTIVES[case.family].loss(engine, x_0, embedding, IDS, case.settings, part).loss
             sums.append(float(loss.detach()))
             engine.backward(loss * math.inf if place in case.no_gradient else all_or_nan(loss))
             norm = engine.step(1.0)

@@ -124,6 +124,9 @@ def test_weights_of_a_bfloat16_model_are_its_float32_masters(compared, stage):
 CONFIGURED = {
     "muon": Case(settings(optimizer="muon", gradient_accumulation=2), no_loss=BROKEN),
     "untied head, stage 3": Case(settings(zero_stage=3), tied_head=False),
+    **{f"T5, stage {stage}": Case(settings(zero_stage=stage), family="t5", no_loss=BROKEN) for stage in STAGES},
+    "T5, made again": Case(settings(activation_checkpointing=True, gradient_accumulation=2), family="t5"),
+    "T5, compiled": Case(settings(compile=True), family="t5"),
     **{
         f"offloaded optimizer, stage {stage}": Case(
             settings(zero_stage=stage, offload_optimizer="cpu", gradient_accumulation=2), no_loss=BROKEN
