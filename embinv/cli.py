@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embinv.correcting import refined
 from embinv.data.folders import whole_file
 from embinv.data.vectors import read_vectors
 from embinv.decoding.options import DecodingOptions, Strategy, read_options
-from embinv.encoders.base import open_encoder
+from embinv.encoders.base import Encoder, open_encoder
 from embinv.evaluation import scores
 from embinv.evaluation.report import LABELS, shown
+from embinv.inversion import Inversion
 from embinv.inverter import TextInverter, load_inverter
 from embinv.models.reduced import Precision
 
@@ -44,39 +46,81 @@ def invert(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {out}: its folder cannot be made ({error.strerror}: {error.filename})") from error
     ids, vectors = read_vectors(arguments.vectors, arguments.column)
     total = len(vectors)
+    encoder = _encoder(inverter, arguments) if arguments.refine_steps else None
     inversions = inverter.invert(
         vectors,
         steps=arguments.steps,
         strategy=arguments.strategy,
         seed=arguments.seed,
         options=options,
-        on_progress=lambda done: print(f"\rinverted {done:,} of {total:,}", end="", file=sys.stderr, flush=True),
+        on_progress=lambda done: _tell(f"inverted {done:,} of {total:,}"),
     )
     print(file=sys.stderr)
+    if encoder is not None:
+        inversions = _refined(inverter, vectors, inversions, encoder, arguments)
+        print(file=sys.stderr)
     table = pa.table(
         {
             "id": pa.array(ids),
             "text": pa.array([inversion.text for inversion in inversions], pa.string()),
             "confidence": pa.array([inversion.confidence for inversion in inversions], pa.float32()),
             "probability": pa.array([inversion.probability for inversion in inversions], pa.float32()),
+            "cosine": pa.array([_finite(inversion.cosine) for inversion in inversions], pa.float32()),
+            "encoder_calls": pa.array([inversion.encoder_calls for inversion in inversions], pa.int32()),
         }
     )
     with whole_file(out) as partial:
         pq.write_table(table, partial)
     for inversion in inversions[:5]:
-        print(f"{inversion.confidence:.2f}  {inversion.text}")
+        print(f"{inversion.confidence if inversion.cosine is None else inversion.cosine:.2f}  {inversion.text}")
     print(f"{total:,} texts in {out}")
+
+
+def _tell(line: str) -> None:
+    print(f"\r{line}", end="", file=sys.stderr, flush=True)
+
+
+def _finite(cosine: float | None) -> float | None:
+    """None for a text without a direction."""
+    return cosine if cosine is not None and np.isfinite(cosine) else None
+
+
+def _encoder(inverter: TextInverter, arguments: argparse.Namespace) -> Encoder:
+    return open_encoder(inverter.config.pairs.encoder, device=arguments.device)
+
+
+def _refined(
+    inverter: TextInverter,
+    vectors: np.ndarray,
+    first: list[Inversion],
+    encoder: Encoder,
+    arguments: argparse.Namespace,
+) -> list[Inversion]:
+    return refined(
+        inverter,
+        vectors,
+        first,
+        encoder,
+        arguments.refine_steps,
+        arguments.refine_beam,
+        seed=arguments.seed,
+        on_progress=lambda done: _tell(f"refined {done:,} of {len(vectors):,}"),
+    )
 
 
 def _invert_text(inverter: TextInverter, arguments: argparse.Namespace, options: DecodingOptions) -> None:
     """Encodes a text, forgets it, inverts the vector and says how near the result is."""
     if not arguments.text.strip():
         raise ValueError("--text is empty; give a text to encode and to recover")
-    encoder = open_encoder(inverter.config.pairs.encoder, device=arguments.device)
+    encoder = _encoder(inverter, arguments)
     vector = encoder.encode([arguments.text])
-    [inversion] = inverter.invert(
+    found = inverter.invert(
         vector, steps=arguments.steps, strategy=arguments.strategy, seed=arguments.seed, options=options
     )
+    if arguments.refine_steps:
+        found = _refined(inverter, vector, found, encoder, arguments)
+        print(file=sys.stderr)
+    [inversion] = found
     again = encoder.encode([inversion.text or " "])
     cosine = float((vector * again).sum() / (np.linalg.norm(vector) * np.linalg.norm(again)))
     print(f"original   {arguments.text}")
@@ -147,6 +191,12 @@ def demo(arguments: argparse.Namespace) -> None:
     raise SystemExit(subprocess.run(command, check=False).returncode)
 
 
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0")
+    return int(text)
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
@@ -174,8 +224,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--out",
         metavar="FILE",
-        help=".parquet to write: id (row number where the file has none), text, confidence, and the probability that "
-        "90%% of it is right, null until jobs/evaluate.py has calibrated this way of decoding",
+        help=".parquet to write: id (row number where the file has none), text, confidence, the probability that 90%% "
+        "of it is right, null until jobs/evaluate.py has calibrated this way of decoding; and of refined texts cosine "
+        "and encoder_calls",
     )
     one.add_argument("--column", default="embedding", help="the vectors' column in a .parquet file (default embedding)")
     one.add_argument("--steps", type=int, default=8, help="denoising passes (default 8)")
@@ -193,6 +244,17 @@ def parser() -> argparse.ArgumentParser:
         help=f"how the decoder works: {', '.join(DecodingOptions.model_fields)}; repeatable",
     )
     one.add_argument("--seed", type=int, default=0, help="for decoders that sample (default 0)")
+    one.add_argument(
+        "--refine-steps",
+        type=_whole,
+        default=0,
+        metavar="N",
+        help="bring texts closer with the encoder at hand: write parts anew and keep what comes nearest to the vector, "
+        "so many times (default 0: the encoder is not read)",
+    )
+    one.add_argument(
+        "--refine-beam", type=_positive, default=4, metavar="B", help="texts held, and proposals for each (default 4)"
+    )
     one.add_argument("--batch-size", type=int, default=128, help="vectors decoded together (default 128)")
     one.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
     one.add_argument(

@@ -19,10 +19,11 @@ class Inversion:
         token_ids: its content tokens.
         token_confidence: the model's probability of each of them when it was chosen.
         confidence: geometric mean of those, the end of the text included.
-        cosine: between the vector and the text's own, where the encoder chose this text among candidates.
+        cosine: between the vector and the text's own, where the encoder chose this text among others.
         token_probability: probability that each token is right, calibrated on validation texts; None if this way of
             decoding was not calibrated (`embinv.calibration`).
         probability: that at least 90% of the text is right, likewise.
+        encoder_calls: texts that the encoder embedded for this vector, where the text was refined with its help.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Inversion:
     cosine: float | None = None
     token_probability: list[float] | None = None
     probability: float | None = None
+    encoder_calls: int | None = None
 
 
 def with_probabilities(inversions: list[Inversion], calibration: Calibration | None) -> list[Inversion]:

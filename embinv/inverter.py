@@ -22,6 +22,7 @@ from embinv.decoding.autoregressive import WRITERS
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
 from embinv.decoding.candidates import sample_candidates
 from embinv.decoding.options import GREEDY, Choices, DecodingOptions
+from embinv.decoding.rewriting import rewrite, rewrite_end
 from embinv.decoding.strategies import STRATEGIES
 from embinv.encoders.base import Encoder
 from embinv.inversion import Inversion, choose_closest, with_probabilities
@@ -195,6 +196,16 @@ class TextInverter(ABC):
     def passes(self, strategy: str, steps: int) -> int:
         """How many passes a strategy makes of `steps` at most."""
 
+    @abstractmethod
+    def rewrite(self, request: DecodingRequest, tokens: torch.Tensor, shares: torch.Tensor) -> Iterator[DecodingState]:
+        """Writes parts of texts anew under their vectors, by sampling; see `embinv.correcting`.
+
+        Args:
+            request: of `request`, for B vectors.
+            tokens: [B, L] int64, texts with their ends, in the model's numbering.
+            shares: [B], about how much of each text is written anew; what the vocabulary lacks is in any case.
+        """
+
     def read(self, state: DecodingState, choices: Choices) -> list[Inversion]:
         """The texts of a batch whose tokens are all known, with their probabilities if this way was calibrated."""
         passes = self.passes(choices.strategy, choices.steps)
@@ -252,6 +263,9 @@ class DiffusionInverter(TextInverter):
     ) -> Iterator[DecodingState]:
         yield from sample_candidates(self.model, self.request(vectors, choices, streams))
 
+    def rewrite(self, request: DecodingRequest, tokens: torch.Tensor, shares: torch.Tensor) -> Iterator[DecodingState]:
+        yield from rewrite(self.model, request, tokens, shares)
+
     def passes(self, strategy: str, steps: int) -> int:
         return min(steps, self.config.pairs.seq_len) if strategy in GREEDY else steps
 
@@ -277,6 +291,9 @@ class T5TextInverter(TextInverter):
         self, vectors: np.ndarray, choices: Choices, streams: tuple[int, ...] | None = None
     ) -> Iterator[DecodingState]:
         raise AssertionError("`require` lets no strategy through that has candidates")
+
+    def rewrite(self, request: DecodingRequest, tokens: torch.Tensor, shares: torch.Tensor) -> Iterator[DecodingState]:
+        yield from rewrite_end(self.model, request, tokens, shares)
 
     def passes(self, strategy: str, steps: int) -> int:
         return self.config.pairs.seq_len

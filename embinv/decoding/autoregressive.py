@@ -52,7 +52,7 @@ def decode_greedily(writer: Writer, request: DecodingRequest) -> Iterator[Decodi
     rows = torch.arange(len(tokens), device=tokens.device)  # those that have not ended
     last = torch.full_like(rows, writer.start_id)
     for place in range(request.length):
-        best, last = _allowed(writing.next_token(last), request).max(dim=-1)
+        best, last = allowed(writing.next_token(last), request).max(dim=-1)
         tokens[rows, place], confidence[rows, place] = last, best.exp()
         going_on = ~_is_end(last, request)
         ended = rows[~going_on]
@@ -84,7 +84,7 @@ def decode_by_beam(writer: Writer, request: DecodingRequest) -> Iterator[Decodin
     total[:, 0] = 0.0  # the beams begin alike: one of them counts
     last = torch.full((batch * beams,), writer.start_id, dtype=torch.int64, device=device)
     for place in range(length):
-        step = _allowed(writing.next_token(last), request).view(len(rows), beams, -1)  # [B, K, V]
+        step = allowed(writing.next_token(last), request).view(len(rows), beams, -1)  # [B, K, V]
         vocabulary = step.shape[-1]
         # Of 2 K candidates K at least do not end the text: each beam has one end alone.
         score, chosen = (total.unsqueeze(-1) + step).flatten(1).topk(min(2 * beams, beams * vocabulary), dim=1)
@@ -143,7 +143,7 @@ class _Best:
         return DecodingState(shown, torch.where(shown == self._request.mask_id, 0.0, logs.exp()), length)
 
 
-def _allowed(log_probabilities: Tensor, request: DecodingRequest) -> Tensor:
+def allowed(log_probabilities: Tensor, request: DecodingRequest) -> Tensor:
     """Log-probabilities [N, V] without what is never written: PAD as a word, and `other` of a trimmed vocabulary."""
     never = [] if request.other_id is None else [request.other_id]
     if request.end_ids is not None and request.end_ids[1] != request.end_ids[0]:

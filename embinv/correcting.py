@@ -1,0 +1,126 @@
+"""Correctors: see a hypothesis and its own vector, and write better ones for `embinv.decoding.refine`.
+
+Shapes: N vectors, M hypotheses, D embedding, L length.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from embinv.decoding.base import final_state
+from embinv.decoding.options import Choices, DecodingOptions
+from embinv.decoding.refine import Corrector, refine
+from embinv.encoders.base import Encoder
+from embinv.inversion import Inversion
+from embinv.inverter import TextInverter
+
+SHARES = (0.15, 0.5)  # of a hypothesis that is hidden: by the first of several proposals, and by the last
+PASSES = 4  # of a denoiser for each proposal
+
+
+class RewritingCorrector:
+    """An inverter that hides parts of a hypothesis and writes them anew. Nothing is trained for it.
+
+    It reads the wanted vector alone, not how far the hypothesis is from it: a proposal is no better than the inverter,
+    and the choice among many makes the difference. A T5, which writes from left to right, hides the last part.
+
+    Args:
+        inverter: writes.
+        seed: of what is hidden and drawn; beside it, proposals depend on the vector and the hypothesis alone.
+        temperature: of what is written.
+    """
+
+    def __init__(self, inverter: TextInverter, seed: int = 0, temperature: float = 1.0) -> None:
+        self._inverter, self._seed, self._temperature = inverter, seed, temperature
+
+    def propose(
+        self, targets: np.ndarray, texts: list[str], own: np.ndarray, count: int
+    ) -> Sequence[Sequence[Inversion]]:
+        """See `embinv.decoding.refine.Corrector`; of what is kept of a hypothesis, the confidence is 1."""
+        tokens, size = self._token_ids(texts), self._inverter.batch_size
+        rows = [(row, place) for row in range(len(texts)) for place in range(count)]
+        found: list[Inversion] = []
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            of, places = [row for row, _ in part], [place for _, place in part]
+            # A hypothesis of the same vector that was corrected before gets other draws.
+            streams = tuple(zlib.crc32(texts[row].encode()) * count + place for row, place in part)
+            shares = torch.tensor([_share(place, count) for place in places], dtype=torch.float64)
+            found += self._rewritten(targets[of], tokens[of], shares, streams)
+        return [found[row * count : (row + 1) * count] for row in range(len(texts))]
+
+    def _rewritten(
+        self, targets: np.ndarray, tokens: torch.Tensor, shares: torch.Tensor, streams: tuple[int, ...]
+    ) -> list[Inversion]:
+        inverter = self._inverter
+        options = DecodingOptions(temperature=self._temperature)
+        request = inverter.request(targets, Choices("euler", PASSES, self._seed, options), streams)
+        with torch.inference_mode():
+            state = final_state(inverter.rewrite(replace(request, steps=PASSES), tokens.to(inverter.device), shares))
+        return inverter.read_candidates(state)
+
+    def _token_ids(self, texts: list[str]) -> torch.Tensor:
+        """Texts as the model's ids [M, L], cut to L - 1, with their ends."""
+        inverter = self._inverter
+        eos_id, pad_id = inverter.tokenizer.eos_id, inverter.tokenizer.pad_id
+        table = np.full((len(texts), inverter.config.pairs.seq_len), pad_id, dtype=np.int64)
+        for row, ids in enumerate(inverter.tokenizer.encode(texts)):
+            kept = ids[: table.shape[1] - 1]
+            table[row, : len(kept)], table[row, len(kept)] = kept, eos_id
+        return torch.from_numpy(inverter.vocabulary.compact(table).astype(np.int64))
+
+
+def _share(place: int, count: int) -> float:
+    """How much the proposal `place` of `count` hides."""
+    first, last = SHARES
+    return first + (last - first) * place / max(1, count - 1)
+
+
+def refined(
+    inverter: TextInverter,
+    embeddings: np.ndarray,
+    first: Sequence[Inversion],
+    encoder: Encoder,
+    steps: int,
+    beam: int,
+    corrector: Corrector[Inversion] | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Inversion]:
+    """Inversions brought closer to their vectors with the encoder's help; see `embinv.decoding.refine.refine`.
+
+    Args:
+        inverter: made the first ones.
+        embeddings: [N, D] that were inverted.
+        first: of each vector.
+        encoder: that of the vectors.
+        steps: corrections at most; 0 only measures the cosine.
+        beam: hypotheses that are held, and proposals for each.
+        corrector: proposes; None takes a `RewritingCorrector` of the inverter.
+        seed: of that corrector.
+        on_progress: called with the number of vectors done.
+
+    Returns:
+        For each vector an inversion with its cosine and encoder calls, and without probabilities, since what those
+        were calibrated on was not chosen by the encoder.
+
+    Raises:
+        ValueError: see `embinv.decoding.refine.refine`.
+    """
+    corrector = corrector or RewritingCorrector(inverter, seed)
+    found = refine(
+        embeddings, [[each] for each in first], encoder, corrector, steps=steps, beam=beam, on_progress=on_progress
+    )
+    return [
+        replace(
+            each.hypothesis,
+            cosine=each.cosine,
+            encoder_calls=each.encoder_calls,
+            token_probability=None,
+            probability=None,
+        )
+        for each in found
+    ]
