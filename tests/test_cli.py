@@ -57,6 +57,8 @@ def test_dump_without_ids_becomes_row_number_text_and_confidence(checkpoint, npy
         ("text", "string"),
         ("confidence", "float"),
         ("probability", "float"),
+        ("cosine", "float"),
+        ("encoder_calls", "int32"),
     ]
     assert table["probability"].null_count == len(table)  # nothing was calibrated
     expected = load_inverter(checkpoint).invert(VECTORS)
