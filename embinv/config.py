@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from embinv.data.schema import PairsRecipe
@@ -46,6 +46,11 @@ class EvaluationSettings(BaseModel):
         ge=0,
         description="of these texts, as many as the tables of every strategy at every number of passes are measured "
         "on; 0 leaves them out",
+    )
+    refine: list[tuple[NonNegativeInt, PositiveInt]] = Field(
+        default=[],
+        description="[steps, beam] of each row of the table of refinement, which reads the encoder: parts of a text "
+        "are written anew and what comes nearest is kept, such as [[1, 1], [5, 4]]; measured on sweep_rows texts",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of decoding: bfloat16 where the hardware multiplies in it, or float32"

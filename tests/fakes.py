@@ -86,6 +86,19 @@ def word_tokenizer(folder, words=WORDS):
     return TextTokenizer(str(folder))
 
 
+class BagEncoder:
+    """A text's vector is the sum of its words': close texts have close vectors. Counts the texts that it gets."""
+
+    def __init__(self, dim):
+        self.table = np.random.default_rng(0).normal(size=(len(WORDS), dim))
+        self.texts = 0
+
+    def encode(self, texts):
+        self.texts += len(texts)
+        words = [[WORDS.index(word) for word in text.split() if word in WORDS] for text in texts]
+        return np.array([self.table[places].sum(axis=0) for places in words], dtype=np.float32) + 1e-3
+
+
 def hash_spec(dim=16):
     """A recipe that names no real encoder."""
     return EncoderSpec(model="hash", dim=dim)

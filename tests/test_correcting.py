@@ -11,26 +11,10 @@ from embinv.correcting import RewritingCorrector, refined
 from embinv.importing import import_vec2text
 from embinv.inverter import load_inverter
 from embinv.models.vec2text import save_vec2text
-from tests.fakes import WORDS, hash_spec, sentences, tiny_checkpoint, word_tokenizer
+from tests.fakes import BagEncoder, hash_spec, sentences, tiny_checkpoint, word_tokenizer
 from tests.t5 import DIM, tiny_config, tiny_inverter
 
 SPEC = hash_spec(DIM)
-
-
-class BagEncoder:
-    """A text's vector is the sum of its words': close texts have close vectors. Counts the texts that it gets."""
-
-    def __init__(self):
-        self.table = np.random.default_rng(0).normal(size=(len(WORDS), DIM))
-        self.texts = 0
-
-    def encode(self, texts):
-        self.texts += len(texts)
-        rows = [
-            sum((self.table[WORDS.index(word)] for word in text.split() if word in WORDS), np.zeros(DIM))
-            for text in texts
-        ]
-        return np.array(rows, dtype=np.float32) + 1e-3
 
 
 @pytest.fixture(scope="module", params=["mdlm", "t5"])
@@ -56,7 +40,7 @@ def inverter(checkpoint):
 
 @pytest.fixture(scope="module")
 def vectors():
-    return BagEncoder().encode(sentences(6))
+    return BagEncoder(DIM).encode(sentences(6))
 
 
 def texts_of(proposals):
@@ -103,7 +87,7 @@ def test_texts_that_do_not_fit_are_cut_and_unknown_words_are_written_anew(invert
 
 
 def test_refined_texts_are_nearer_and_say_what_they_cost(inverter, vectors):
-    encoder = BagEncoder()
+    encoder = BagEncoder(DIM)
     first = inverter.invert(vectors, steps=4)
     told = refined(inverter, vectors, first, encoder, steps=0, beam=3)
     assert [each.text for each in told] == [each.text for each in first]
@@ -121,7 +105,7 @@ def test_refined_texts_are_nearer_and_say_what_they_cost(inverter, vectors):
 
 
 def test_the_command_line_refines_a_dump(checkpoint, vectors, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(embinv.cli, "open_encoder", lambda spec, device: BagEncoder())
+    monkeypatch.setattr(embinv.cli, "open_encoder", lambda spec, device: BagEncoder(DIM))
     np.save(tmp_path / "dump.npy", vectors)
     common = ["invert", "--checkpoint", str(checkpoint), "--vectors", str(tmp_path / "dump.npy"), "--out"]
     main([*common, str(tmp_path / "plain.parquet")])
@@ -137,6 +121,6 @@ def test_the_command_line_refines_a_dump(checkpoint, vectors, tmp_path, monkeypa
 
 
 def test_the_command_line_refines_a_text(checkpoint, monkeypatch, capsys):
-    monkeypatch.setattr(embinv.cli, "open_encoder", lambda spec, device: BagEncoder())
+    monkeypatch.setattr(embinv.cli, "open_encoder", lambda spec, device: BagEncoder(DIM))
     main(["invert", "--checkpoint", str(checkpoint), "--text", "anna paid three coins", "--refine-steps", "2"])
     assert "cosine of the two vectors" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from embinv.encoders.base import Encoder
 from embinv.evaluation.baselines import derangement, nearest_neighbours, unconditional
 from embinv.evaluation.gaps import accuracy_at_masks
 from embinv.evaluation.generation import DEFINITIONS, Generation, accuracy_by_language, by_length, by_position
+from embinv.evaluation.refinement import refinement_rows
 from embinv.evaluation.reliability import (
     calibrate,
     calibration_errors,
@@ -154,6 +155,12 @@ def evaluate(
     if swept >= 2:
         passes = way.steps if strategy in WRITERS else min(settings.steps, seq_len)
         report |= sweep_tables(tasks, done, originals[:swept], test.langs[:swept], passes)
+    if swept >= 2 and settings.refine and encoder is not None:
+        milliseconds = 1000 * done["test"].seconds / len(test)
+        decoded = Generation(originals[:swept], test.texts[:swept], done["test"].inversions[:swept])
+        report["refinement"] = refinement_rows(
+            inverter, vectors[:swept], decoded, encoder, settings.refine, settings.seed, milliseconds, on_progress
+        )
     return Evaluation(report, scores_table(test, inversions, figures), fitted)
 
 

@@ -89,7 +89,7 @@ def page(report: Mapping[str, Any], scores: pa.Table, examples: int = 20, seed: 
     """The page, the same bytes for the same input.
 
     Args:
-        report: of report.json; sweep, by_position, by_length and milestones may be missing.
+        report: of report.json; sweep, refinement, by_position, by_length and milestones may be missing.
         scores: of texts.parquet, a row for each text; see `embinv.evaluation.scores`.
         examples: how many texts are shown, at most.
         seed: of their choice, by which alone it is made among the texts' ids.
@@ -101,6 +101,7 @@ def page(report: Mapping[str, Any], scores: pa.Table, examples: int = 20, seed: 
     sections = {
         "Figures": _figures(report),
         "Quality, passes and time": _sweep(report, drawn),
+        "With the encoder at hand": _own_table(report, "refinement"),
         "What its confidence is worth": _confidence(report, drawn),
         "Where it is right": _parts(report, drawn),
         "While it was learning": _milestones(report, drawn),

@@ -132,6 +132,20 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[str, list[str], list[li
         rows = [[f"{row['remasking_rate']:g}", str(row["passes"]), _way_cell(row)] for row in remasking]
         header = ["probability of hiding again", "passes", f"{NAMES['token_accuracy']}, ms a text"]
         found["remasking"] = ("Remasking", header, rows)
+    if refinement := report.get("refinement"):
+        names = ("token_f1", "bleu", "exact_match", "cosine")
+        rows = [
+            [
+                f"+ {row['steps']} x {row['beam']}" if row["beam"] else report["strategy"],
+                *(_cell(row, name) for name in names),
+                f"{row['encoder_calls']:,.1f}",
+                f"{row['milliseconds']:,.3g} ms",
+            ]
+            for row in refinement
+        ]
+        header = ["steps x beam", *(NAMES[name] for name in names), "encoder calls a text", "time a text"]
+        title = f"Refinement with the encoder at hand ({refinement[0]['n']:,} texts)"
+        found["refinement"] = (title, header, rows)
     if by_length := report.get("by_length"):
         rows = [
             [f"{row['shortest']} to {row['longest']}", f"{row['n']:,}", _cell(row, "token_accuracy")]

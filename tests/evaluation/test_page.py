@@ -181,7 +181,10 @@ def test_page_is_readable_on_a_phone_in_the_dark_and_on_paper(whole):
 
 def test_page_says_what_was_measured(plain):
     text = Reader(plain).all("header")[0]["text"]
-    for part in ("1,234 held-out texts of someone/encoder", "full mask in 8 passes (confidence order, at most 31 tok"):
+    for part in (
+        "1,234 held-out texts of someone/encoder",
+        "a full mask in 8 passes (strategy confidence, at most 31 tok",
+    ):
         assert part in text
     assert "Content tokens only" in text and "± is the standard error over texts" in text
     assert "in 1 pass (" in page(report(steps=1), scores(1))
