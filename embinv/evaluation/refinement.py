@@ -53,7 +53,7 @@ def refinement_rows(
         began = time.perf_counter()
         found = refined(inverter, vectors, decoded.inversions, encoder, steps, beam, seed=seed)
         spent = 1000 * (time.perf_counter() - began) / len(vectors)
-        calls = float(np.mean([each.encoder_calls for each in found]))
+        calls = float(np.mean([each.encoder_calls or 0 for each in found]))
         generation = Generation(decoded.originals, decoded.texts, found)
         now = _cosines(encoder, vectors, found)
         rows.append(_row(generation, steps, beam, now, before, encoder_calls=calls, milliseconds=decoding_ms + spent))
