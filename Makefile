@@ -11,16 +11,16 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test slow benchmarks browser check serve clean demo-checkpoint
+.PHONY: help setup demo test slow nightly benchmarks browser check serve clean demo-checkpoint
 
 # Ray's own ports listen on every network interface, and whoever reaches them without a token can run code
 # here. So what a person leaves running uses token authentication (Ray keeps the token in ~/.ray/auth_token);
 # the HTTP port of `make serve` is not covered by it, and listens on 127.0.0.1 only.
 demo serve: export RAY_AUTH_MODE ?= token
 # Tests start clusters of their own that live for seconds, and must leave nothing in the home directory.
-test slow benchmarks browser: export RAY_AUTH_MODE := disabled
+test slow nightly benchmarks browser: export RAY_AUTH_MODE := disabled
 # Ray and DeepSpeed start programs by name (ray, ninja): these must be the ones in .venv.
-demo serve test slow benchmarks browser: export PATH := $(CURDIR)/$(BIN):$(PATH)
+demo serve test slow nightly benchmarks browser: export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## list the targets
 	@echo "embinv: recover the text behind an embedding vector"
@@ -53,11 +53,15 @@ test: setup ## run the default tests: offline, on the CPU
 
 slow: setup ## run the tests that start clusters, train, or kill processes
 	@echo "==> slow and cluster tests"
-	@$(BIN)/python -m pytest -m "(slow or cluster) and not gpu and not browser"
+	@$(BIN)/python -m pytest -m "(slow or cluster) and not (gpu or browser or benchmark or nightly)"
 
 benchmarks: setup ## run each benchmark once at small sizes (no figure worth keeping)
 	@echo "==> benchmarks at small sizes"
 	@$(BIN)/python -m pytest -m "benchmark and not gpu"
+
+nightly: setup ## run the slow tests that CI leaves out: others are near them (20 minutes)
+	@echo "==> nightly tests"
+	@$(BIN)/python -m pytest -m "nightly and not gpu"
 
 browser: setup ## run the tests of the page in Debian's chromium
 	@echo "==> browser tests"

@@ -146,7 +146,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_ends_a_run_in_a_sentence_and_space_lets_it_go_on(
@@ -273,7 +273,7 @@ def test_broken_shards_are_set_aside_by_name_and_the_job_goes_on(corpus, minilm,
     assert "CRC checksum" in stats["rejected_files"][str(shards[3])]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray_cluster")
 def test_too_many_broken_shards_end_a_run_and_the_next_does_what_is_missing(corpus, minilm, tmp_path, capsys):
     texts, shards, parts = corpus

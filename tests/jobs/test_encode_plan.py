@@ -142,7 +142,7 @@ def test_every_language_is_named(hashed):
     assert "de 1,200,000, ja 7" in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_time_is_that_of_the_job_within_a_loose_factor(minilm, plan_of, corpus, tmp_path):
     config = minilm()
     plan = plan_of(config)

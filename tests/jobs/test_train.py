@@ -208,8 +208,10 @@ def test_a_run_that_was_killed_after_its_last_step_is_only_recorded(unpartitione
     assert all(torch.equal(weights_of(unpartitioned / "last")[name], weight) for name, weight in before.items())
 
 
+@pytest.mark.parametrize(
+    "stage", [pytest.param(1, marks=pytest.mark.nightly), pytest.param(2, marks=pytest.mark.nightly), 3]
+)
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_partitioning_changes_nothing(unpartitioned, tiny, tiny_pairs, tmp_path, stage):
     record = train(tiny(*TWO_WORKERS, f"training.zero_stage={stage}"), tiny_pairs, tmp_path, resume=False)
     assert record["last"]["nelbo"] == pytest.approx(record_of(unpartitioned)["last"]["nelbo"], rel=1e-3)
@@ -217,7 +219,7 @@ def test_partitioning_changes_nothing(unpartitioned, tiny, tiny_pairs, tmp_path,
     assert_same_way(weights_of(tmp_path / "last"), weights_of(unpartitioned / "last"), start, 0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_bfloat16_with_zero_2_stays_near_float32(unpartitioned, tiny, tiny_pairs, tmp_path):
     settings = ("training.zero_stage=2", "training.precision=bfloat16")
     record = train(tiny(*TWO_WORKERS, *settings), tiny_pairs, tmp_path, resume=False)
@@ -230,7 +232,7 @@ def test_bfloat16_with_zero_2_stays_near_float32(unpartitioned, tiny, tiny_pairs
     load_inverter(tmp_path / "last")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_accumulated_gradients_are_those_of_plain_pytorch(ray_cluster, tiny, tiny_pairs, tmp_path):
     settings = ("training.gradient_accumulation=4", "training.max_steps=8", "training.validations=1")
     config = tiny(*settings, "training.optimizer=adamw")

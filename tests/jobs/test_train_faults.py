@@ -197,7 +197,7 @@ def with_nan(pairs, folder, config, steps):
 FEW = ("training.max_steps=12", "training.validations=6", "training.batch_size=32", "training.max_skipped=3")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_batches_without_a_finite_loss_are_skipped_and_counted(ray_cluster, tiny, tiny_pairs, tmp_path):
     """Two in a row and one alone, on two workers of which one has them: both skip the step."""
@@ -289,7 +289,7 @@ def leave_free(disk, size):
         file.write(bytes(max(0, shutil.disk_usage(disk).free - size)))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_full_disk_ends_a_run_in_a_sentence_and_space_lets_it_go_on(
     undisturbed, tiny, tiny_pairs, tmp_path, small_disk, capfd

@@ -91,7 +91,8 @@ def moment(step=1200, **changes):
         "rate": 0.5,
         "samples_per_second": 1234.4,
         "gradient_norm": 0.836,
-        "loss_by_time": [math.nan, *(i / 2 for i in range(1, 10))],
+        "cross_entropy": 2.5,
+        "loss_by_part": [math.nan, *(i / 2 for i in range(1, 10))],
         "skipped": 0,
     }
     return Progress(**(usual | changes))
@@ -128,6 +129,7 @@ def test_row_of_progress_carries_every_figure_and_is_json_whatever_was_not_finit
         "skipped": 0,
         "loss": 3.2142,
         "gradient_norm": 0.836,
+        "cross_entropy": 2.5,
         "samples_per_second": 1234.4,
         "tokens_per_second": 1234.4 * LENGTH,
         "model_flops_utilisation": pytest.approx(1234.4 * flops_per_sample(run.model) / PEAK),
@@ -156,7 +158,14 @@ def test_tensorboard_gets_every_figure(run):
     events = EventAccumulator(str(run.out / "tensorboard"))
     events.Reload()
     shown = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
-    train = ("loss", "gradient_norm", "samples_per_second", "tokens_per_second", "model_flops_utilisation")
+    train = (
+        "loss",
+        "cross_entropy",
+        "gradient_norm",
+        "samples_per_second",
+        "tokens_per_second",
+        "model_flops_utilisation",
+    )
     validation = ("nelbo", "token_accuracy", "exact_match", "accuracy_at_10%_mask", "accuracy_at_50%_mask")
     assert set(shown) == {
         *(f"train/{name}" for name in (*train, "learning_rate", "skipped")),

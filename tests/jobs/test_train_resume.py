@@ -252,7 +252,7 @@ def test_without_a_whole_save_a_run_is_not_done_again_in_silence(undisturbed, ti
     assert record_of(out)["finished"] is None and saves_of(out) == [only]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_bfloat16_model_at_stage_0_goes_on_bit_for_bit(ray_cluster, tiny, tiny_pairs, tmp_path):
     """Weights, float32 masters and Adam's steps, which DeepSpeed would begin with one too many."""
     config = tiny(ADAMW, "training.precision=bfloat16", "training.max_steps=8", "training.validations=4")
@@ -267,7 +267,7 @@ def test_a_bfloat16_model_at_stage_0_goes_on_bit_for_bit(ray_cluster, tiny, tiny
 TWO = ("training.workers=2", "training.max_steps=30", "training.validations=6", "training.batch_size=48")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_two_workers_one_of_them_killed_come_to_the_same_end(ray_cluster, tiny, tiny_pairs, tmp_path):
     config = tiny(*TWO, ADAMW, "training.zero_stage=2")
@@ -288,11 +288,15 @@ STAGES = [  # with what else changes, in the second sitting
     ((ADAMW, "training.zero_stage=2", "training.precision=bfloat16-mixed"), (OFFLOADED,)),
     ((ADAMW, "training.zero_stage=3"), (OFFLOADED, "training.offload_parameters=cpu")),
 ]
+NAMES = ["zero-0-muon", "zero-1", "zero-2", "zero-3"]
+MARKS = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.slow, pytest.mark.nightly]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("settings", "then"), STAGES, ids=["zero-0-muon", "zero-1", "zero-2", "zero-3"])
+@pytest.mark.parametrize(
+    ("settings", "then"),
+    [pytest.param(*of, marks=mark, id=name) for of, mark, name in zip(STAGES, MARKS, NAMES, strict=True)],
+)
 def test_a_run_goes_on_with_other_numbers_of_workers(ray_cluster, tiny, tiny_pairs, tmp_path, settings, then):
     """2 workers for a third of the run, 1 for the next, 3 for the last: the same training.
 

@@ -23,6 +23,8 @@ from jobs.evaluate import make_report
 from jobs.train import train
 from tests.jobs.training_runs import distance, log_of, progress_of, record_of, saves_of, weights_of, wind_back
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 T5 = ("model.family=t5", "model.pseudo_tokens=4", "training.optimizer=adamw", "training.decay=0.0")
 SETTINGS = (*T5, "training.max_steps=12", "training.learning_rate=0.001")
 

@@ -34,7 +34,7 @@ class Notes:
         self.told.append(f"closed, finished {finished}")
 
 
-PROGRESS = Progress(1, 0.1, 1.0, 3.0, 1.0, 10.0, 1.0, [], 0)
+PROGRESS = Progress(1, 0.1, 1.0, 3.0, 1.0, 10.0, 1.0, 2.5, [], 0)
 VALIDATED = Validated(Validation("nelbo", 4.5, 0.25, 0.125, {}, 10), True, True)
 
 

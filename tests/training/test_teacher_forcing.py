@@ -149,7 +149,12 @@ def test_hidden_matrices_are_those_of_its_blocks_and_no_tables():
 def test_the_loop_teaches_it_texts_by_heart(pairs, optimizer):
     network = model()
     settings = TrainingSettings(
-        optimizer=optimizer, learning_rate=2e-3, batch_size=24, max_steps=500, validations=3, ema_decay=0.9
+        optimizer=optimizer,
+        learning_rate=2e-3,
+        batch_size=24,
+        max_steps=300 if optimizer == "muon" else 500,
+        validations=3,
+        ema_decay=0.9,
     )
     engine = LocalEngine(network, build_optimizer(network, settings))
     ema, state = EMA(network, settings.ema_decay, settings.ema_share), RunState()
