@@ -289,7 +289,7 @@ STAGES = [  # with what else changes, in the second sitting
     ((ADAMW, "training.zero_stage=3"), (OFFLOADED, "training.offload_parameters=cpu")),
 ]
 NAMES = ["zero-0-muon", "zero-1", "zero-2", "zero-3"]
-MARKS = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.slow, pytest.mark.nightly]
+MARKS = [pytest.mark.nightly, pytest.mark.nightly, pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.mark.timeout(600)

@@ -101,6 +101,16 @@ def test_activations_that_are_made_again_change_no_gradient(model):
         model.eval().zero_grad()
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_compiled_blocks_say_the_same(model):
+    compiled = tiny_inverter(tiny_config())
+    names = set(compiled.state_dict())
+    compiled.compile_blocks()
+    assert set(compiled.state_dict()) == names
+    assert torch.allclose(compiled(texts(2), vectors(2)), model(texts(2), vectors(2)), atol=1e-4)
+
+
 def test_token_by_token_it_says_what_it_says_of_a_whole_text(model):
     ids = texts(3, seed=4)
     whole = model(ids, vectors(3))
