@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig
 
 from embinv.config import Config
 from embinv.data.schema import read_recipe, require_same_recipe
+from embinv.training.objective import OBJECTIVES
 from embinv.training.trackers import require_trackers
 from jobs.arguments import (
     RunStopped,
@@ -200,7 +201,8 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(130) from None
     accuracy = record["last"]["token_accuracy"]
     print(f"{record['steps']:,} steps in {record['seconds']:.0f} s, {record['samples_per_second']:,} samples/s")
-    print(f"last validation: {accuracy:.1%} of tokens from a full mask; best in {out / 'checkpoint'}")
+    generation = OBJECTIVES[config.model.family].generation
+    print(f"last validation: {accuracy:.1%} of tokens {generation}; best in {out / 'checkpoint'}")
     print(f"next: python jobs/evaluate.py --checkpoint {out / 'checkpoint'} --data {data} --out {out}")
 
 

@@ -26,7 +26,7 @@ import pytest
 from embinv.data.alignment import align
 from embinv.data.tokenizer import TextTokenizer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 ROWS, SHARD_ROWS = 3000, 256
 
