@@ -32,7 +32,7 @@ def product_objective(
     generator: torch.Generator,
 ) -> Tensor:
     """What the product trains on."""
-    return training_loss(engine, x_0, embedding, ids.mask_id, settings, generator).loss
+    return training_loss(engine, x_0, embedding, ids, settings, generator).loss
 
 
 def reference_objective(

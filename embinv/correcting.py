@@ -59,7 +59,7 @@ class RewritingCorrector:
         options = DecodingOptions(temperature=self._temperature)
         request = inverter.request(targets, Choices("euler", PASSES, self._seed, options), streams)
         with torch.inference_mode():
-            state = final_state(inverter.rewrite(replace(request, steps=PASSES), tokens.to(inverter.device), shares))
+            state = final_state(inverter.rewrite(request, tokens.to(inverter.device), shares))
         return inverter.read_candidates(state)
 
     def _token_ids(self, texts: list[str]) -> torch.Tensor:

@@ -14,8 +14,7 @@ from embinv.encoders.base import Encoder
 from embinv.evaluation.generation import Generation
 from embinv.inversion import Inversion
 from embinv.inverter import TextInverter
-from embinv.metrics.figures import rounded
-from embinv.metrics.text import cosine
+from embinv.metrics.figures import mean_figure, rounded
 
 FIGURES = ("token_f1", "bleu", "exact_match")
 
@@ -46,45 +45,35 @@ def refinement_rows(
         steps, beam, n, token F1, BLEU, exact match and cosine with their standard errors; encoder calls and
         milliseconds, the mean of a text; and cosine_falls, the texts that are further from their vector than before.
     """
-    before = _cosines(encoder, vectors, decoded.inversions)
-    rows = [_row(decoded, 0, 0, before, before, encoder_calls=0.0, milliseconds=decoding_ms)]
+    before = refined(inverter, vectors, decoded.inversions, encoder, steps=0, beam=1)  # which measures the cosine
+    rows = [_row(decoded, before, before, steps=0, beam=0, encoder_calls=0.0, milliseconds=decoding_ms)]
     for steps, beam in budgets:
         on_progress(f"refining: {steps} steps, {beam} held")
         began = time.perf_counter()
         found = refined(inverter, vectors, decoded.inversions, encoder, steps, beam, seed=seed)
         spent = 1000 * (time.perf_counter() - began) / len(vectors)
         calls = float(np.mean([each.encoder_calls or 0 for each in found]))
-        generation = Generation(decoded.originals, decoded.texts, found)
-        now = _cosines(encoder, vectors, found)
-        rows.append(_row(generation, steps, beam, now, before, encoder_calls=calls, milliseconds=decoding_ms + spent))
+        costs = {"encoder_calls": calls, "milliseconds": decoding_ms + spent}
+        rows.append(_row(decoded, found, before, steps=steps, beam=beam, **costs))
     return rows
 
 
-def _cosines(encoder: Encoder, vectors: np.ndarray, inversions: Sequence[Inversion]) -> tuple[np.ndarray, np.ndarray]:
-    return vectors, encoder.encode([each.text or " " for each in inversions])
-
-
 def _row(
-    generation: Generation,
-    steps: int,
-    beam: int,
-    now: tuple[np.ndarray, np.ndarray],
-    before: tuple[np.ndarray, np.ndarray],
-    **costs: float,
+    decoded: Generation, found: list[Inversion], before: list[Inversion], steps: int, beam: int, **costs: float
 ) -> dict[str, Any]:
+    generation = Generation(decoded.originals, decoded.texts, found)
     figures = {name: figure for name, figure in generation.figures().items() if name in FIGURES}
-    falls = int((_each(*now) < _each(*before) - 1e-5).sum())
+    cosines = _cosines(found)
     return {
         "steps": steps,
         "beam": beam,
-        "n": len(generation.inversions),
-        **rounded(figures | {"cosine": cosine(*now)}),
+        "n": len(found),
+        **rounded(figures | {"cosine": mean_figure(cosines.tolist())}),
         **{name: round(value, 3) for name, value in costs.items()},
-        "cosine_falls": falls,
+        "cosine_falls": int((cosines < _cosines(before) - 1e-5).sum()),
     }
 
 
-def _each(vectors: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """[N] cosines; a text without a direction is as far as can be."""
-    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(own, axis=1)
-    return np.divide((vectors * own).sum(axis=1), norms, out=np.full(len(own), -1.0), where=norms > 0)
+def _cosines(refined_ones: Sequence[Inversion]) -> np.ndarray:
+    """[N]; a text without a direction is as far as can be."""
+    return np.array([-1.0 if each.cosine is None else max(each.cosine, -1.0) for each in refined_ones])

@@ -13,7 +13,7 @@ from transformers import ModernBertForMaskedLM
 
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.backbone import BackboneDenoiser
-from embinv.models.pretrained_files import own_tokenizer, whole_model
+from embinv.models.pretrained_files import kept_ids, own_tokenizer, whole_model
 from embinv.models.settings import BackboneConfig, ModelSettings, TransformerShape
 
 KNOWN = "a ModernBERT, such as answerdotai/ModernBERT-base or jhu-clsp/mmBERT-base"
@@ -40,8 +40,7 @@ def pretrained_denoiser(
     mask_id = _mask_id(name, settings.backbone_revision, vocabulary, tokenizer_hash)
     language_model = whole_model(name, settings.backbone_revision, ModernBertForMaskedLM, KNOWN)
     own = language_model.config
-    if own.vocab_size < vocabulary.full_size:
-        raise ValueError(f"model.backbone {name!r}: its tokenizer has ids that its token embedding does not know")
+    kept = kept_ids(name, own.vocab_size, vocabulary)
     config = BackboneConfig(
         vocab_size=vocabulary.size,
         embedding_dim=embedding_dim,
@@ -53,7 +52,6 @@ def pretrained_denoiser(
         transformer=TransformerShape.model_validate({key: getattr(own, key) for key in TransformerShape.model_fields}),
     )
     denoiser = BackboneDenoiser(config)
-    kept = torch.from_numpy(vocabulary.original(torch.arange(vocabulary.size).numpy())).long()  # [V]
     take_over(denoiser, language_model, kept, mask_id)
     return denoiser
 

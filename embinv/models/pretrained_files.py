@@ -1,12 +1,16 @@
 """What a backbone's files give: its tokenizer, which must be that of the pairs, and every weight of its model.
 
+Shapes: V vocabulary.
+
 Only transformers' own code is run, and only safetensors are read.
 """
 
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from embinv.data.tokenizer import TextTokenizer
@@ -42,6 +46,22 @@ def own_tokenizer(name: str, revision: str | None, vocabulary: Vocabulary, token
             "backbone's own, and encode again"
         )
     return tokenizer
+
+
+def kept_ids(name: str, known: int, vocabulary: Vocabulary) -> Tensor:
+    """The tokenizer's id of each of the model's: [V] int64.
+
+    Args:
+        name: of the backbone, for the message.
+        known: rows of its token embedding.
+        vocabulary: of the model.
+
+    Raises:
+        ValueError: the tokenizer has more ids than that.
+    """
+    if known < vocabulary.full_size:
+        raise ValueError(f"model.backbone {name!r}: its tokenizer has ids that its token embedding does not know")
+    return torch.from_numpy(vocabulary.original(np.arange(vocabulary.size))).long()
 
 
 def whole_model(name: str, revision: str | None, kind: type[Model], known: str) -> Model:

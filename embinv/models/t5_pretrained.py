@@ -6,11 +6,10 @@ tokenizer then: its rows of the token embedding are taken over by original id.
 Shapes: V vocabulary, H hidden.
 """
 
-import torch
 from transformers import T5ForConditionalGeneration
 
 from embinv.data.vocabulary import Vocabulary
-from embinv.models.pretrained_files import own_tokenizer, whole_model
+from embinv.models.pretrained_files import kept_ids, own_tokenizer, whole_model
 from embinv.models.settings import ModelSettings
 from embinv.models.t5_inverter import HEAD, PREFIX, SHARED, T5Inverter
 from embinv.models.t5_settings import T5Shape, around, complete
@@ -38,8 +37,7 @@ def new_t5(
     own_tokenizer(name, settings.backbone_revision, vocabulary, tokenizer_hash)
     t5 = whole_model(name, settings.backbone_revision, T5ForConditionalGeneration, KNOWN)
     own = t5.config
-    if own.vocab_size < vocabulary.full_size:
-        raise ValueError(f"model.backbone {name!r}: its tokenizer has ids that its token embedding does not know")
+    kept = kept_ids(name, own.vocab_size, vocabulary)
     shape = T5Shape.model_validate({key: getattr(own, key) for key in T5Shape.model_fields})
     rows = vocabulary.size if vocabulary.trimmed else own.vocab_size
     # transformers says of every T5 that its head is tied; what tells 1.1 from 1.0 is whether its states are scaled.
@@ -48,7 +46,6 @@ def new_t5(
     inverter = T5Inverter(config)
     state = {f"{PREFIX}{name}": tensor for name, tensor in t5.state_dict().items()}
     if vocabulary.trimmed:
-        kept = torch.from_numpy(vocabulary.original(torch.arange(vocabulary.size).numpy())).long()  # [V]
         state |= {name: state[name][kept] for name in (SHARED, HEAD)}
     lacking, _ = inverter.load_state_dict(state | dict.fromkeys(inverter.copies, state[SHARED]), strict=False)
     assert all(name.startswith("embedding_transform.") for name in lacking)

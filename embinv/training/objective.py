@@ -20,12 +20,6 @@ from embinv.training.teacher_forcing import forced_loss
 from embinv.training.validation import Validation, validate, validate_writer
 
 
-def _hidden_tokens(
-    engine: Engine, x_0: Tensor, embedding: Tensor, ids: TokenIds, settings: TrainingSettings, draws: Draws
-) -> StepLoss:
-    return loss_of_draws(engine, x_0, embedding, ids.mask_id, settings, draws)
-
-
 @dataclass(frozen=True)
 class Objective:
     """One family's.
@@ -47,7 +41,7 @@ class Objective:
     generation: str
 
 
-DENOISING = Objective(_hidden_tokens, validate, decode_by_confidence, "time", "NELBO", "from a full mask")
+DENOISING = Objective(loss_of_draws, validate, decode_by_confidence, "time", "NELBO", "from a full mask")
 TEACHER_FORCING = Objective(forced_loss, validate_writer, decode_greedily, "place", "NLL", "from left to right")
 OBJECTIVES = {"mdlm": DENOISING, "backbone": DENOISING, "t5": TEACHER_FORCING}
 """By the family that a model's config names."""

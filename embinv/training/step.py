@@ -97,17 +97,17 @@ def training_loss(
     engine: Engine,
     x_0: Tensor,
     embedding: Tensor,
-    mask_id: int,
+    ids: TokenIds,
     settings: TrainingSettings,
     generator: torch.Generator,
 ) -> StepLoss:
     """The objective of a batch with draws of its own; `generator` is on the CPU. See `loss_of_draws`."""
     draws = draw(settings, len(x_0), x_0.shape[1], embedding.shape[1], generator)
-    return loss_of_draws(engine, x_0, embedding, mask_id, settings, draws)
+    return loss_of_draws(engine, x_0, embedding, ids, settings, draws)
 
 
 def loss_of_draws(
-    engine: Engine, x_0: Tensor, embedding: Tensor, mask_id: int, settings: TrainingSettings, draws: Draws
+    engine: Engine, x_0: Tensor, embedding: Tensor, ids: TokenIds, settings: TrainingSettings, draws: Draws
 ) -> StepLoss:
     """The objective of a batch; the mean over equal parts of a batch is that of the whole, and so is its gradient.
 
@@ -115,12 +115,12 @@ def loss_of_draws(
         engine: runs the model.
         x_0: [B, L] int64.
         embedding: [B, D] float.
-        mask_id: id of a hidden token.
+        ids: of them the mask's.
         settings: what the times weigh, and how much noise the embedding gets.
         draws: of these B texts.
     """
     t = draws.t  # [B]
-    z_t, hidden = mask_by(draws.uniforms, x_0, t, mask_id)
+    z_t, hidden = mask_by(draws.uniforms, x_0, t, ids.mask_id)
     if draws.noise is not None:
         embedding = add_noise(embedding, settings.embedding_noise, draws.noise)
     weights = token_weights(LOSS_WEIGHTS[settings.loss_weight](t).to(x_0.device), hidden)  # [M]

@@ -11,7 +11,7 @@ from embinv.training.engine import LocalEngine
 from embinv.training.optimizer import build_optimizer
 from embinv.training.step import step_generator, to_tensors, training_loss
 from jobs.deepspeed_engine import DeepSpeedEngine
-from tests.jobs.deepspeed_cases import RANKS, VOCABULARY, Case, drive, model, pairs, settings
+from tests.jobs.deepspeed_cases import IDS, RANKS, Case, drive, model, pairs, settings
 
 TEXTS = 4
 
@@ -57,7 +57,7 @@ def _norms(change):
     engine = DeepSpeedEngine(model(Case(chosen)), chosen)
     x_0, embedding = to_tensors(pairs(), torch.arange(TEXTS).numpy(), engine.device)
     for _ in range(passes):
-        batch = training_loss(engine, x_0, embedding, VOCABULARY, chosen, step_generator(0, 0, 0))
+        batch = training_loss(engine, x_0, embedding, IDS, chosen, step_generator(0, 0, 0))
         engine.backward(batch.loss)
         norm = engine.step(1.0)
     engine.engine.destroy()

@@ -54,7 +54,7 @@ def test_rows_become_tensors_of_the_types_that_the_model_takes(toy):
 
 def test_model_is_asked_at_the_hidden_positions_and_sees_no_hidden_token(toy, watching):
     x_0, embedding = batch(toy)
-    training_loss(watching, x_0, embedding, toy.ids.mask_id, TrainingSettings(), step_generator(0, 0, 0))
+    training_loss(watching, x_0, embedding, toy.ids, TrainingSettings(), step_generator(0, 0, 0))
     [(z_t, seen, positions, targets, _)] = watching.asked
     assert torch.equal(positions, z_t == toy.ids.mask_id)
     assert torch.equal(z_t[~positions], x_0[~positions])
@@ -70,7 +70,7 @@ def test_model_is_asked_at_the_hidden_positions_and_sees_no_hidden_token(toy, wa
 def test_loss_and_its_parts_by_time_are_those_computed_by_hand(toy, watching, loss_weight, times):
     x_0, embedding = batch(toy)
     settings = TrainingSettings(loss_weight=loss_weight, times=times)
-    found = training_loss(watching, x_0, embedding, toy.ids.mask_id, settings, step_generator(3, 1, 0))
+    found = training_loss(watching, x_0, embedding, toy.ids, settings, step_generator(3, 1, 0))
 
     generator = step_generator(3, 1, 0)
     t = TIME_SAMPLERS[times](len(x_0), generator)
@@ -96,18 +96,14 @@ def test_loss_and_its_parts_by_time_are_those_computed_by_hand(toy, watching, lo
 def test_a_time_of_one_falls_into_the_last_bucket(toy, watching, monkeypatch):
     monkeypatch.setitem(TIME_SAMPLERS, "uniform", lambda count, generator: torch.ones(count))
     x_0, embedding = batch(toy)
-    found = training_loss(
-        watching, x_0, embedding, toy.ids.mask_id, TrainingSettings(times="uniform"), step_generator(0, 0, 0)
-    )
+    found = training_loss(watching, x_0, embedding, toy.ids, TrainingSettings(times="uniform"), step_generator(0, 0, 0))
     assert found.by_part[1].tolist() == [0] * 9 + [x_0.numel()]
 
 
 def test_batch_without_a_hidden_token_costs_nothing_and_still_has_a_gradient(toy, watching, monkeypatch):
     monkeypatch.setitem(TIME_SAMPLERS, "uniform", lambda count, generator: torch.full((count,), 1e-12))
     x_0, embedding = batch(toy)
-    found = training_loss(
-        watching, x_0, embedding, toy.ids.mask_id, TrainingSettings(times="uniform"), step_generator(0, 0, 0)
-    )
+    found = training_loss(watching, x_0, embedding, toy.ids, TrainingSettings(times="uniform"), step_generator(0, 0, 0))
     watching.backward(found.loss)
     assert found.loss.item() == 0.0
     assert found.by_part.abs().sum() == 0.0
@@ -121,7 +117,7 @@ def test_loss_of_a_uniform_model_is_log_v_whatever_the_draws(toy):
     x_0, embedding = batch(toy)
     settings = TrainingSettings(loss_weight="uniform")
     losses = [
-        training_loss(engine, x_0, embedding, toy.ids.mask_id, settings, step_generator(0, step, 0)).loss.item()
+        training_loss(engine, x_0, embedding, toy.ids, settings, step_generator(0, step, 0)).loss.item()
         for step in range(200)
     ]
     mean = sum(losses) / len(losses)
@@ -157,7 +153,7 @@ def test_noise_is_found_again_by_its_generator_and_leaves_the_masks_as_they_are(
 
     def asked(share, *place):
         settings = TrainingSettings(embedding_noise=share)
-        training_loss(watching, x_0, embedding, toy.ids.mask_id, settings, step_generator(*place))
+        training_loss(watching, x_0, embedding, toy.ids, settings, step_generator(*place))
         return watching.asked[-1]
 
     z_t, noisy, *_ = asked(0.1, 0, 5, 1)
