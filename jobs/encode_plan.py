@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import ray
 
 from embinv.data.schema import fixed_size_list, matrix
-from embinv.data.split import SPLITS
 from jobs.encode_pipeline import PARQUET, align_window, encoder_pool
 from jobs.encode_stages import AlignWindow, EncodeWindow, Job
 from jobs.failures import told_plainly
@@ -94,7 +93,7 @@ def plan_encoding(job: Job, corpus: dict[str, Any], shards: list[Path]) -> dict[
         "texts": corpus["rows"],
         "pairs": round(rows),
         "input_files": len(shards),
-        "output_files": len(windows) * len(SPLITS),
+        "output_files": len(windows) * (4 if config.data.correction else 3),
         "output_bytes": round(rows * trial["bytes_per_pair"]),
         "trial_rows": trial_rows,
         "rows_per_second": round(speed, 1),

@@ -22,7 +22,7 @@ def run_of(config: Config, recipe: PairsRecipe, texts: Path, corpus: dict[str, A
     return {
         "texts": str(texts),
         "corpus": {"rows": corpus["rows"], "data": corpus["data"], "digest": corpus.get("digest")},
-        "data": config.data.model_dump(mode="json", include={"min_tokens", "validation", "test"}),
+        "data": config.data.model_dump(mode="json", include={"min_tokens", "validation", "test", "correction"}),
         "encoding": {"precision": config.encoding.precision},
         "recipe": recipe.model_dump(mode="json"),
     }

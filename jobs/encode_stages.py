@@ -61,7 +61,8 @@ class AlignWindow:
         aligned = align(table["text"].to_numpy(zero_copy_only=False), self.decoder, data.seq_len, data.min_tokens)
         rows = pa.array(aligned.rows)
         texts = pa.array(aligned.texts, pa.string())
-        splits = pa.DictionaryArray.from_arrays(assign_splits(texts, data.validation, data.test), list(SPLITS))
+        codes = assign_splits(texts, data.validation, data.test, data.correction)
+        splits = pa.DictionaryArray.from_arrays(codes, list(SPLITS))
         columns = {
             "id": table["id"].take(rows),
             "text": texts,

@@ -78,12 +78,24 @@ def read_pairs(folder: str | Path, split: str) -> Pairs:
         ValueError: the folder is not a pairs data set, or the split is absent or empty.
     """
     recipe = read_recipe(folder)
+    table = pads.dataset(split_files(folder, split), format="parquet").to_table()
+    return pairs_of(table.take(np.argsort(table["id"].to_numpy(), kind="stable")), recipe)
+
+
+def split_files(folder: str | Path, split: str) -> list[Path]:
+    """The files of one split, in order.
+
+    Raises:
+        ValueError: there are none.
+    """
     files = sorted(Path(folder).glob(f"split={split}/*.parquet"))
     if not files:
         raise ValueError(f"{folder} has no rows in split={split}; encode more texts or raise data.{split}")
-    table = pads.dataset(files, format="parquet").to_table()
-    order = np.argsort(table["id"].to_numpy(), kind="stable")
-    table = table.take(order)
+    return files
+
+
+def pairs_of(table: pa.Table, recipe: PairsRecipe) -> Pairs:
+    """Rows of a table in memory, in their order; columns that pairs do not have are left out."""
     return Pairs(
         table["id"].to_numpy(),
         table["text"].to_pylist(),

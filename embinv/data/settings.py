@@ -72,6 +72,12 @@ class DataSettings(BaseModel):
         default=0.02, gt=0, lt=0.5, description="share of the texts held out to choose a checkpoint"
     )
     test: float = Field(default=0.02, gt=0, lt=0.5, description="share of the texts held out to measure it")
+    correction: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the texts that no inverter learns from, for a corrector to learn on, such as 0.3",
+    )
     shard_rows: int = Field(
         default=2048, gt=0, description="rows in one file; a killed encode job does again about one file an encoder"
     )
@@ -93,6 +99,8 @@ class DataSettings(BaseModel):
         bad = [lang for lang, share in self.shares.items() if not 0 < share <= 1]
         if bad or sum(self.shares.values()) > 1 + 1e-9:
             raise ValueError(f"data.shares: each must lie in (0, 1] and all sum to at most 1 (got {self.shares})")
+        if self.validation + self.test + self.correction >= 1:
+            raise ValueError("data.validation, data.test and data.correction leave no text to train on; lower one")
         unknown = sorted(set(self.shares) - set(self.languages))
         if self.languages and unknown:
             raise ValueError(f"data.shares names {', '.join(unknown)}, which data.languages does not keep")

@@ -27,7 +27,7 @@ def test_the_same_text_up_to_case_and_whitespace_is_in_the_same_split() -> None:
 @pytest.mark.parametrize(("validation", "test"), [(0.05, 0.05), (0.1, 0.2), (0.45, 0.45), (0.0, 0.3)])
 def test_shares_are_met_within_five_standard_deviations(validation: float, test: float) -> None:
     counts = Counter(assign_split(text, validation, test) for text in TEXTS)
-    shares = {"train": 1 - validation - test, "validation": validation, "test": test}
+    shares = {"train": 1 - validation - test, "validation": validation, "test": test, "correction": 0.0}
     for split in SPLITS:
         share, n = shares[split], len(TEXTS)
         assert abs(counts[split] - n * share) <= 5 * (n * share * (1 - share)) ** 0.5
@@ -47,6 +47,19 @@ def test_a_larger_test_share_keeps_all_that_was_test() -> None:
     for text in TEXTS[:2000]:
         if assign_split(text, 0.1, 0.1) == "test":
             assert assign_split(text, 0.1, 0.3) == "test"
+
+
+def test_a_share_for_correction_is_taken_from_train_alone() -> None:
+    before = [assign_split(text, 0.1, 0.2) for text in TEXTS]
+    after = [assign_split(text, 0.1, 0.2, 0.3) for text in TEXTS]
+    assert {pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]} == {("train", "correction")}
+    assert abs(after.count("correction") - 0.3 * len(TEXTS)) <= 5 * (0.21 * len(TEXTS)) ** 0.5
+
+
+@pytest.mark.parametrize("shares", [(-0.1, 0.2, 0.2), (0.2, 0.2, -0.1), (0.3, 0.3, 0.4)])
+def test_shares_that_leave_nothing_to_train_on_are_refused(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="less than 1"):
+        assign_split("a text", *shares)
 
 
 def test_the_split_is_independent_of_the_id() -> None:
