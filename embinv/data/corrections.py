@@ -36,8 +36,8 @@ class HypothesesRecipe(BaseModel):
 def corrections_schema(recipe: PairsRecipe, hypotheses: HypothesesRecipe) -> pa.Schema:
     """The Arrow schema of one file: that of pairs with three columns more.
 
-    `hypothesis` is a string, `hypothesis_ids` its tokens as the decoder's tokenizer reads the string again, with EOS and
-    PAD behind it, and `hypothesis_embedding` the encoder's vector of it.
+    `hypothesis` is a string, `hypothesis_ids` its tokens as the decoder's tokenizer reads the string again, with EOS
+    and PAD behind it, and `hypothesis_embedding` the encoder's vector of it.
     """
     pairs = pairs_schema(recipe)
     columns = [

@@ -48,7 +48,7 @@ def assign_splits(
     Raises:
         ValueError: A share is negative, or together they leave nothing to train on.
     """
-    if min(validation, test, correction) < 0 or validation + test + correction >= 1:
+    if not (min(validation, test, correction) >= 0 and validation + test + correction < 1):
         raise ValueError(
             f"The shares must not be negative and must sum to less than 1, got {validation=}, {test=} and "
             f"{correction=}."
