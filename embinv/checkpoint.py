@@ -29,8 +29,8 @@ from embinv.data.schema import PairsRecipe, reasons
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.build import empty_model
-from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig
-from embinv.models.t5_settings import T5InverterConfig
+from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig, MDLMCorrectorConfig
+from embinv.models.t5_settings import T5CorrectorConfig, T5InverterConfig
 
 FORMAT_VERSION = 1
 ROWS_AT_ONCE = 4096  # of a training matrix
@@ -48,7 +48,7 @@ class EmbeddingStatistics(BaseModel):
     std: list[float]
 
 
-Family = Literal["mdlm", "backbone", "t5"]
+Family = Literal["mdlm", "backbone", "t5", "mdlm_corrector", "t5_corrector"]
 
 
 def _family(model: Any) -> Family:
@@ -56,8 +56,11 @@ def _family(model: Any) -> Family:
     if isinstance(model, Architecture | T5InverterConfig):
         return model.family
     fields = model if isinstance(model, dict) else {}
+    corrects = "corrects" in fields
     if "start_id" in fields:  # others read nothing first
-        return "t5"
+        return "t5_corrector" if corrects else "t5"
+    if corrects:
+        return "mdlm_corrector"
     return "backbone" if "backbone" in fields else "mdlm"
 
 
@@ -71,12 +74,15 @@ class CheckpointConfig(BaseModel):
     model: Annotated[
         Annotated[MDLMConfig, Tag("mdlm")]
         | Annotated[BackboneConfig, Tag("backbone")]
-        | Annotated[T5InverterConfig, Tag("t5")],
+        | Annotated[T5InverterConfig, Tag("t5")]
+        | Annotated[MDLMCorrectorConfig, Tag("mdlm_corrector")]
+        | Annotated[T5CorrectorConfig, Tag("t5_corrector")],
         Discriminator(_family),
     ]
     family: Family = Field(
         default_factory=lambda known: _family(known.get("model")),
-        description="mdlm: masked diffusion from scratch; backbone: from a pretrained model; t5: left to right",
+        description="mdlm: masked diffusion from scratch; backbone: from a pretrained model; t5: left to right; "
+        "and the correctors of the first and the last",
     )
     pairs: PairsRecipe = Field(description="the recipe of the data: encoder, tokenizer hash, special ids, L")
     training: dict[str, Any] = Field(description="steps, seconds, samples per second, figures of the validation")

@@ -20,6 +20,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
 from embinv.config import Config
+from embinv.data.corrections import read_hypotheses_recipe
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.training.objective import OBJECTIVES
 from embinv.training.trackers import require_trackers
@@ -64,6 +65,8 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
     recipe = read_recipe(data)
     require_same_recipe(recipe, recipe_of(config), data, "the config")
     require_finished(data)
+    if config.model.corrector:
+        read_hypotheses_recipe(data)
     pairs = identity_of(data)
     with told_plainly(out), sole_writer(out):
         return _train_or_go_on(config, data, pairs, out, resume)
@@ -201,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(130) from None
     accuracy = record["last"]["token_accuracy"]
     print(f"{record['steps']:,} steps in {record['seconds']:.0f} s, {record['samples_per_second']:,} samples/s")
-    generation = OBJECTIVES[config.model.family].generation
+    generation = OBJECTIVES[config.model.kind].generation
     print(f"last validation: {accuracy:.1%} of tokens {generation}; best in {out / 'checkpoint'}")
     print(f"next: python jobs/evaluate.py --checkpoint {out / 'checkpoint'} --data {data} --out {out}")
 

@@ -74,7 +74,9 @@ class Recorder:
         self.objective = OBJECTIVES[model.config.family]
         ends = vocabulary.ends(recipe.eos_id, recipe.pad_id)
         self.ids = TokenIds(model.config.mask_id, *ends, vocabulary.other_id)
-        self.statistics = embedding_statistics(training.embeddings)
+        self.statistics = embedding_statistics(
+            training.embeddings[:, : recipe.encoder.dim]
+        )  # of a corrector the wanted ones
         self.languages = sorted(set(training.langs))
         for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):
             forget_after(out / name, step)
@@ -155,7 +157,7 @@ class Recorder:
         draw_training(plot, read_lines(self.out / PROGRESS_FILE), state.history, self._title(state), self.yardstick)
         self.trackers.scalars(state.step, {f"validation/{name}": value for name, value in figures.as_row().items()})
         rows = [(str(example.id), example.original, example.recovered) for example in examples]
-        self.trackers.table(state.step, "examples", ("id", "original", "recovered from its vector alone"), rows)
+        self.trackers.table(state.step, "examples", ("id", "original", f"recovered {self.objective.generation}"), rows)
         self.trackers.picture(state.step, "training", plot)
 
     def close(self, finished: bool) -> None:

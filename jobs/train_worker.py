@@ -14,6 +14,7 @@ import torch
 from ray.train.collective import barrier, broadcast_from_rank_zero
 
 from embinv.config import Config
+from embinv.data.corrections import read_corrections
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import PairsRecipe, read_recipe
 from embinv.data.tokenizer import TextTokenizer
@@ -71,8 +72,8 @@ def _train(task: Task) -> None:
     torch.set_num_threads(settings.threads or _threads(settings.device))
     recipe = read_recipe(task.data)
     tokenizer = config.open_tokenizer()
-    training = read_pairs(task.data, "train")
-    validation = read_pairs(task.data, "validation").sample(settings.validation_rows, settings.seed)
+    training = _rows(config, task.data, "train")
+    validation = _rows(config, task.data, "validation").sample(settings.validation_rows, settings.seed)
 
     vocabulary = _vocabulary(config, recipe, training, tokenizer)
     training, validation = training.renumbered(vocabulary), validation.renumbered(vocabulary)
@@ -248,6 +249,11 @@ def _finite(pairs: Pairs) -> Pairs:
     """Without the rows whose vector [D] has a number that is none; the rows themselves if there are no such."""
     whole = np.isfinite(pairs.embeddings).all(axis=1)
     return pairs if whole.all() else pairs.take(np.flatnonzero(whole))
+
+
+def _rows(config: Config, data: str, split: str) -> Pairs:
+    """What the model learns from: pairs; of a corrector, with a hypothesis beside each."""
+    return read_corrections(data, split).joined() if config.model.corrector else read_pairs(data, split)
 
 
 def _vocabulary(config: Config, recipe: PairsRecipe, training: Pairs, tokenizer: TextTokenizer) -> Vocabulary:

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from embinv.decoding.base import DecodingRequest, DecodingState
+from embinv.decoding.base import DecodingRequest, DecodingState, final_state
 
 
 class Writing(Protocol):
@@ -72,9 +72,19 @@ def decode_by_beam(writer: Writer, request: DecodingRequest) -> Iterator[Decodin
     A text's score is its log-probability over its length to the power of `length_penalty`, the end counted. A vector is
     done when no beginning can still come to a better score than a text that has ended.
     """
+    yield from _beams(writer, request, _Best(request, 1))
+
+
+def best_texts(writer: Writer, request: DecodingRequest) -> DecodingState:
+    """The `beams` best texts of each vector [B x K, L], best first, as `decode_by_beam` finds the best one."""
+    found = _Best(request, request.options.beams)
+    return found.all_texts(final_state(_beams(writer, request, found)).step)
+
+
+def _beams(writer: Writer, request: DecodingRequest, found: "_Best") -> Iterator[DecodingState]:
+    """Fills `found`; yields the state of those that lead after each token."""
     beams, device = request.options.beams, request.embedding.device
     batch, length = len(request.embedding), request.length
-    found = _Best(request)
     writing = writer.begin(request.embedding)
     writing.keep(torch.arange(batch, device=device).repeat_interleave(beams))
     rows = torch.arange(batch, device=device)  # vectors that are not done
@@ -107,40 +117,50 @@ def decode_by_beam(writer: Writer, request: DecodingRequest) -> Iterator[Decodin
 
 
 class _Best:
-    """The best text that has ended, of each vector."""
+    """The best texts that have ended, K of each vector, best first."""
 
-    def __init__(self, request: DecodingRequest) -> None:
-        state = request.fully_hidden()
-        self._request = request
-        self._tokens, self._each = state.tokens, torch.zeros_like(state.confidence)  # [B, L]
-        self._score = torch.full((len(state.tokens),), -torch.inf, device=state.tokens.device)
+    def __init__(self, request: DecodingRequest, kept: int) -> None:
+        batch, device = len(request.embedding), request.embedding.device
+        self._request, self._kept = request, kept
+        shape = (batch, kept, request.length)
+        self._tokens = torch.full(shape, request.mask_id, dtype=torch.int64, device=device)
+        self._each = torch.zeros(shape, device=device)  # log-probability of each token
+        self._score = torch.full((batch, kept), -torch.inf, device=device)
 
     def _scored(self, total: Tensor, length: int) -> Tensor:
         return total / length**self._request.options.length_penalty
 
     def offer(self, rows: Tensor, tokens: Tensor, each: Tensor, total: Tensor, length: int) -> None:
         """Takes texts [B, M, L] of vectors `rows` that end now, if they are better; those that do not end have -inf."""
-        score, best = self._scored(total, length).max(dim=1)
-        better = score > self._score[rows]
-        into, best = rows[better], best[better].view(-1, 1)
-        self._score[into] = score[better]
-        self._tokens[into], self._each[into] = (
-            _take(tokens[better], best).squeeze(1),
-            _take(each[better], best).squeeze(1),
-        )
-        self._tokens[into, length:], self._each[into, length:] = _padding(self._request), 0.0
+        tokens, each = tokens.clone(), each.clone()
+        tokens[:, :, length:], each[:, :, length:] = _padding(self._request), 0.0
+        score = torch.cat([self._score[rows], self._scored(total, length)], dim=1)
+        score, best = score.topk(self._kept, dim=1)  # of equals it may take any: one that is there gives way to none
+        self._score[rows] = score
+        self._tokens[rows] = _take(torch.cat([self._tokens[rows], tokens], dim=1), best)
+        self._each[rows] = _take(torch.cat([self._each[rows], each], dim=1), best)
 
     def beats(self, rows: Tensor, total: Tensor) -> Tensor:
-        """[B] bool: whether no text that begins with a log-probability of `total` [B] can come to a better score."""
+        """[B] bool: whether no text that begins with a log-probability of `total` [B] can come among the best."""
         # It can only lose by going on, but a long one is divided by more.
-        return self._score[rows] >= self._scored(total, self._request.length)
+        return self._score[rows, -1] >= self._scored(total, self._request.length)
 
     def leading(self, rows: Tensor, tokens: Tensor, each: Tensor, total: Tensor, length: int) -> DecodingState:
         """Of each vector the best text so far, ended or not; of those in `rows` beginnings [B, K, L] go on."""
-        ahead = self._scored(total[:, 0], length) > self._score[rows]
-        shown, logs = self._tokens.clone(), self._each.clone()
+        ahead = self._scored(total[:, 0], length) > self._score[rows, 0]
+        shown, logs = self._tokens[:, 0].clone(), self._each[:, 0].clone()
         shown[rows[ahead]], logs[rows[ahead]] = tokens[ahead, 0], each[ahead, 0]
-        return DecodingState(shown, torch.where(shown == self._request.mask_id, 0.0, logs.exp()), length)
+        return self._state(shown, logs, length)
+
+    def all_texts(self, step: int) -> DecodingState:
+        """All K of each vector in a row: [B x K, L]. Where fewer texts than K are possible, the best stands in."""
+        found = (self._score > -torch.inf).unsqueeze(-1)  # [B, K, 1]
+        tokens = torch.where(found, self._tokens, self._tokens[:, :1])
+        logs = torch.where(found, self._each, self._each[:, :1])
+        return self._state(tokens.flatten(0, 1), logs.flatten(0, 1), step)
+
+    def _state(self, tokens: Tensor, logs: Tensor, step: int) -> DecodingState:
+        return DecodingState(tokens, torch.where(tokens == self._request.mask_id, 0.0, logs.exp()), step)
 
 
 def allowed(log_probabilities: Tensor, request: DecodingRequest) -> Tensor:

@@ -13,8 +13,9 @@ from embinv.data.vocabulary import Vocabulary
 from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.inverter_model import InverterModel
 from embinv.models.mdlm import ConditionalMDLM
-from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig, ModelSettings
-from embinv.models.t5_settings import T5InverterConfig
+from embinv.models.mdlm_corrector import CorrectingMDLM
+from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig, MDLMCorrectorConfig, ModelSettings
+from embinv.models.t5_settings import T5CorrectorConfig, T5InverterConfig
 
 
 def new_model(
@@ -43,7 +44,8 @@ def new_model(
 
         return new_t5(settings, vocabulary, embedding_dim, seq_len, ends, tokenizer_hash)
     if settings.backbone is None:
-        return ConditionalMDLM(settings.resolve(vocabulary.size, embedding_dim, seq_len))
+        config = settings.resolve(vocabulary.size, embedding_dim, seq_len)
+        return CorrectingMDLM(config) if settings.corrector else ConditionalMDLM(config)
     from embinv.models.pretrained import pretrained_denoiser
 
     return pretrained_denoiser(settings, vocabulary, embedding_dim, seq_len, tokenizer_hash)
@@ -55,9 +57,9 @@ def empty_model(config: Architecture | T5InverterConfig) -> nn.Module:
 
 
 def _t5(config: T5InverterConfig) -> nn.Module:
-    from embinv.models.t5_inverter import T5Inverter
+    from embinv.models.t5_pretrained import empty_t5
 
-    return T5Inverter(config)
+    return empty_t5(config)
 
 
 def _backbone(config: BackboneConfig) -> MaskedDenoiser:
@@ -68,6 +70,8 @@ def _backbone(config: BackboneConfig) -> MaskedDenoiser:
 
 _MODELS: dict[type[BaseModel], Callable[[Any], nn.Module]] = {
     MDLMConfig: ConditionalMDLM,
+    MDLMCorrectorConfig: CorrectingMDLM,
     BackboneConfig: _backbone,
     T5InverterConfig: _t5,
+    T5CorrectorConfig: _t5,
 }

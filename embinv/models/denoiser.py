@@ -30,6 +30,7 @@ class MaskedDenoiser(InverterModel[C]):
     """
 
     asked_share: ClassVar = 0.5  # the mean of t
+    vectors_read: ClassVar[int] = 1  # of D numbers each, that `unit_vectors` gives
     token_embedding: nn.Embedding
     condition: nn.Sequential | None
     pseudo_tokens: nn.Linear | None
@@ -43,7 +44,7 @@ class MaskedDenoiser(InverterModel[C]):
 
     def take_embeddings(self, config: C) -> None:
         """Makes the maps by which an embedding enters; a subclass calls it where their place among the weights is."""
-        size, hidden = config.embedding_dim, self.token_embedding.embedding_dim
+        size, hidden = self.vectors_read * config.embedding_dim, self.token_embedding.embedding_dim
         self.condition = (
             nn.Sequential(nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, hidden)) if config.adaln else None
         )

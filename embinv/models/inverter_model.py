@@ -25,12 +25,16 @@ class InverterModel(nn.Module, ABC, Generic[C]):
     Attributes:
         config: the complete architecture.
         asked_share: of the positions, at which a training step asks the head, in the mean.
+        vectors_given: of D numbers each, in a row of what stands for the embedding: a corrector is given two.
+        texts_given: of L tokens each, in a row of what is known of a text.
         checkpoint_activations: while training, keep only each block's input and run the block again for its gradient:
             about a third more arithmetic for a fraction of the memory.
     """
 
     config: C
     asked_share: ClassVar[float]
+    vectors_given: ClassVar[int] = 1
+    texts_given: ClassVar[int] = 1
     checkpoint_activations: bool = False
 
     @abstractmethod

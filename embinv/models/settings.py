@@ -58,6 +58,9 @@ class ModelSettings(BaseModel):
         default=True, description="t5: scale vectors to unit root mean square; off: as vec2text, which can then read it"
     )
     backbone_revision: str | None = Field(default=None, description="hub commit or tag; null takes the hub's default")
+    corrector: bool = Field(
+        default=False, description="learn to correct an inverter's hypotheses, which jobs/hypotheses.py makes"
+    )
 
     @model_validator(mode="after")
     def _leaves_its_own_to_each_family(self) -> "ModelSettings":
@@ -70,6 +73,8 @@ class ModelSettings(BaseModel):
                     )
         if self.family == "t5" and self.pseudo_tokens == 0:
             raise ValueError("model.pseudo_tokens is 0, and a t5 reads its vector nowhere else; give 1 or more")
+        if self.corrector and self.family == "mdlm" and self.backbone is not None:
+            raise ValueError("model.corrector with a model.backbone is of model.family t5 alone; leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -90,19 +95,27 @@ class ModelSettings(BaseModel):
     def resolve(self, vocab_size: int, embedding_dim: int, seq_len: int) -> "MDLMConfig":
         """Fills in the size's widths and the sizes that data decide; of a denoiser from scratch."""
         assert self.family == "mdlm" and self.backbone is None, "what a backbone decides is read from its files"
-        others = {"family", "size", "trim_vocabulary", "unit_rms", "backbone", "backbone_revision"}
+        others = {"family", "size", "trim_vocabulary", "unit_rms", "backbone", "backbone_revision", "corrector"}
         chosen = self.model_dump(exclude=others)
         widths = {name: chosen.pop(name) or SIZES[self.size][name] for name in SIZES[self.size]}
         if chosen["pseudo_tokens"] is None:
             chosen["pseudo_tokens"] = PSEUDO_TOKENS["mdlm"]
-        return MDLMConfig(vocab_size=vocab_size, embedding_dim=embedding_dim, seq_len=seq_len, **widths, **chosen)
+        kind = MDLMCorrectorConfig if self.corrector else MDLMConfig
+        return kind(vocab_size=vocab_size, embedding_dim=embedding_dim, seq_len=seq_len, **widths, **chosen)
+
+    @property
+    def kind(self) -> Literal["mdlm", "t5", "mdlm_corrector", "t5_corrector"]:
+        """What the model learns."""
+        if not self.corrector:
+            return self.family
+        return "mdlm_corrector" if self.family == "mdlm" else "t5_corrector"
 
 
 class Architecture(BaseModel):
     """What every complete architecture says, as a checkpoint keeps it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    family: ClassVar[Literal["mdlm", "backbone"]]
+    family: ClassVar[Literal["mdlm", "backbone", "mdlm_corrector"]]
 
     vocab_size: int = Field(gt=0, description="V; ids 0..V-1 are predicted, id V is the mask")
     embedding_dim: int = Field(gt=0)
@@ -135,6 +148,14 @@ class MDLMConfig(Architecture):
             raise ValueError(
                 f"model.hidden ({self.hidden}) must be a multiple of 2 x model.heads ({self.heads}) for rotary pairs"
             )
+
+
+class MDLMCorrectorConfig(MDLMConfig):
+    """The architecture of a corrector from scratch; it reads two vectors of `embedding_dim` numbers."""
+
+    family: ClassVar = "mdlm_corrector"
+
+    corrects: Literal[True] = True
 
 
 class TransformerShape(BaseModel):

@@ -31,7 +31,7 @@ class T5InverterConfig(BaseModel):
     """The architecture of an inverter of the vec2text family (Morris et al., 2023, section 4)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    family: ClassVar[Literal["t5"]] = "t5"
+    family: ClassVar[Literal["t5", "t5_corrector"]] = "t5"
 
     vocab_size: int = Field(gt=0, description="V; ids 0..V-1 are written")
     rows: int = Field(gt=0, description="of the token embedding: V, or more where it was rounded up")
@@ -66,6 +66,14 @@ class T5InverterConfig(BaseModel):
     def layers(self) -> int:
         """Blocks of encoder and decoder."""
         return self.transformer.num_layers + self.transformer.num_decoder_layers
+
+
+class T5CorrectorConfig(T5InverterConfig):
+    """The architecture of a corrector of that family: R pseudo-tokens of each of three vectors, and a hypothesis."""
+
+    family: ClassVar = "t5_corrector"
+
+    corrects: Literal[True] = True
 
 
 def complete(
@@ -108,8 +116,9 @@ def around(
     ends: tuple[int, int],
     tied_head: bool,
 ) -> T5InverterConfig:
-    """The architecture of an inverter around a T5 of this shape; see `complete` for the rest."""
-    return T5InverterConfig(
+    """The architecture of an inverter or corrector around a T5 of this shape; see `complete` for the rest."""
+    kind = T5CorrectorConfig if settings.corrector else T5InverterConfig
+    return kind(
         vocab_size=vocab_size,
         rows=rows,
         embedding_dim=embedding_dim,

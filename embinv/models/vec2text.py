@@ -24,8 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from embinv.encoders.spec import resolve_model
-from embinv.models.t5_inverter import COPIES, HEAD, SHARED, T5Inverter
+from embinv.models.t5_inverter import T5Inverter
 from embinv.models.t5_settings import T5InverterConfig, T5Shape
+from embinv.models.t5_writer import COPIES, HEAD, SHARED
 
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 OF_THE_ENCODER = "embedder."

@@ -159,8 +159,8 @@ def _without_data(model: InverterModel, texts: int) -> Iterator[Callable[[], Ten
         name: torch.empty_like(weight, device="meta").requires_grad_() for name, weight in body.named_parameters()
     }
     weights |= {name: torch.empty_like(buffer, device="meta") for name, buffer in body.named_buffers()}
-    tokens = torch.zeros((texts, config.seq_len), dtype=torch.int64, device="meta")  # [B, L]
-    embedding = torch.zeros((texts, config.embedding_dim), device="meta")  # [B, D]
+    tokens = torch.zeros((texts, model.texts_given * config.seq_len), dtype=torch.int64, device="meta")
+    embedding = torch.zeros((texts, model.vectors_given * config.embedding_dim), device="meta")
     model.eval()
     try:
         with torch.compiler.set_stance("force_eager"), torch.enable_grad():

@@ -33,10 +33,15 @@ def forced_loss(
     """
     if draws.noise is not None:
         embedding = add_noise(embedding, settings.embedding_noise, draws.noise)
-    asked = counted(x_0, ids)
-    targets = x_0[asked]  # [M]
-    weights = torch.full(targets.shape, 1.0 / x_0.numel(), device=x_0.device)
-    loss, entropies = engine.loss(x_0, embedding, asked, targets, weights)
-    length = x_0.shape[1]
-    place = (torch.arange(length, device=x_0.device) / length).expand(x_0.shape)[asked]  # [M]
+    return forced_loss_of(engine, x_0, x_0, embedding, ids)
+
+
+def forced_loss_of(engine: Engine, text: Tensor, given: Tensor, embedding: Tensor, ids: TokenIds) -> StepLoss:
+    """The loss of texts [B, L] to write; `given` is what the model is handed: these, or a hypothesis before them."""
+    asked = counted(text, ids)
+    targets = text[asked]  # [M]
+    weights = torch.full(targets.shape, 1.0 / text.numel(), device=text.device)
+    loss, entropies = engine.loss(given, embedding, asked, targets, weights)
+    length = text.shape[1]
+    place = (torch.arange(length, device=text.device) / length).expand(text.shape)[asked]  # [M]
     return StepLoss(loss, summed_by_part(place, entropies))

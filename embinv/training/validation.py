@@ -36,12 +36,14 @@ class Validation:
     """Figures over held-out texts.
 
     Attributes:
-        measure: what `nats` is: the NELBO of a denoiser, or the negative log-likelihood of a T5.
+        measure: what `nats` is: the NELBO of a denoiser, or the negative log-likelihood of a T5 or a corrector.
         nats: of the NELBO a token of L, or of the likelihood a token up to the end, over the tokens that it knows.
-        token_accuracy: content tokens right after generation from a full mask, in what is said before its end.
+        token_accuracy: content tokens right after generation from a full mask, in what is said before its end; or, of
+            a corrector, after one correction.
         exact_match: texts right to the last token.
         masked_accuracy: accuracy at hidden content tokens, by the share that was hidden.
         n: texts generated.
+        hypothesis_accuracy: of a corrector: content tokens right in the hypotheses that it was given.
         unknown: share of content tokens that a trimmed vocabulary lacks; None if it is whole.
     """
 
@@ -52,6 +54,7 @@ class Validation:
     masked_accuracy: dict[float, float]
     n: int
     unknown: float | None = None
+    hypothesis_accuracy: float | None = None
 
     def as_row(self) -> dict[str, float]:
         """Flat figures for a log; partial masks are named as such."""
@@ -61,6 +64,7 @@ class Validation:
             "token_accuracy": self.token_accuracy,
             "exact_match": self.exact_match,
             **partial,
+            **({} if self.hypothesis_accuracy is None else {"hypothesis_accuracy": self.hypothesis_accuracy}),
             **({} if self.unknown is None else {"unknown_tokens": self.unknown}),
         }
 
@@ -83,11 +87,11 @@ def validate(denoiser: Denoiser, pairs: Pairs, ids: TokenIds, steps: int, engine
     mine = np.arange(len(pairs))[engine.rank :: engine.world]
     for start in range(0, len(mine), BATCH):
         rows = mine[start : start + BATCH]
-        texts = _Texts.of(*to_tensors(pairs, rows, engine.device), ids)
+        texts = HeldOutTexts.of(*to_tensors(pairs, rows, engine.device), ids)
         counts += (len(rows), texts.x_0.numel(), float(texts.content.sum()), float(texts.unknown.sum()))
         in_part, *partial_masks = (each.take(rows, engine.device) for each in noised)
         found[0] += _nelbo(denoiser, texts, in_part)
-        found[1:3] += _generated(decode_by_confidence(denoiser, texts.request(steps)), texts)
+        found[1:3] += generated(decode_by_confidence(denoiser, texts.request(steps)), texts)
         for i, gaps in enumerate(partial_masks):
             found[3 + 2 * i : 5 + 2 * i] += _fill_gaps(denoiser, texts, gaps)
     n, tokens, content, unknown, entropy, right, exact, *partial = engine.total([*counts.tolist(), *found.tolist()])
@@ -112,20 +116,20 @@ def validate_writer(model: Any, pairs: Pairs, ids: TokenIds, steps: int, engine:
     mine = np.arange(len(pairs))[engine.rank :: engine.world]
     for start in range(0, len(mine), BATCH):
         rows = mine[start : start + BATCH]
-        texts = _Texts.of(*to_tensors(pairs, rows, engine.device), ids)
+        texts = HeldOutTexts.of(*to_tensors(pairs, rows, engine.device), ids)
         asked = counted(texts.x_0, ids) & ~texts.unknown
         targets = texts.x_0[asked]  # [M]
         entropies = model(texts.x_0, texts.embedding, asked, targets, torch.ones_like(targets, dtype=torch.float32))[1]
         content, unknown = float(texts.content.sum()), float(texts.unknown.sum())
         counts += (len(rows), content, unknown, len(targets), float(entropies.sum()))
-        found += _generated(decode_greedily(model, texts.request(steps)), texts)
+        found += generated(decode_greedily(model, texts.request(steps)), texts)
     n, content, unknown, scored, entropy, right, exact = engine.total([*counts.tolist(), *found.tolist()])
     share = None if ids.other_id is None else unknown / content
     return Validation("nll", entropy / scored, right / content, exact / n, {}, int(n), share)
 
 
 @dataclass(frozen=True)
-class _Texts:
+class HeldOutTexts:
     """Held-out texts x_0 [B, L] and their vectors [B, D]; where they have content, and tokens unknown to the model."""
 
     x_0: Tensor
@@ -135,17 +139,14 @@ class _Texts:
     ids: TokenIds
 
     @classmethod
-    def of(cls, x_0: Tensor, embedding: Tensor, ids: TokenIds) -> "_Texts":
+    def of(cls, x_0: Tensor, embedding: Tensor, ids: TokenIds) -> "HeldOutTexts":
         """Texts that are content but for EOS and PAD."""
         unknown = torch.zeros_like(x_0, dtype=torch.bool) if ids.other_id is None else x_0 == ids.other_id
         return cls(x_0, embedding, ~torch.isin(x_0, torch.tensor(ids.ends, device=x_0.device)), unknown, ids)
 
     def request(self, steps: int) -> DecodingRequest:
         """To write them from their vectors alone."""
-        ids = self.ids
-        return DecodingRequest(
-            self.embedding, self.x_0.shape[1], ids.mask_id, steps, other_id=ids.other_id, end_ids=ids.ends
-        )
+        return self.ids.request(self.embedding, self.x_0.shape[1], steps)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _draw(pairs: Pairs, mask_id: int) -> list[_Noised]:
     return [_Noised(t, *mask_tokens(x_0, t, mask_id, generator)) for t in times]
 
 
-def _nelbo(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> float:
+def _nelbo(denoiser: Denoiser, texts: HeldOutTexts, noised: _Noised) -> float:
     """Cross-entropies of the hidden tokens, weighted by 1/t, summed."""
     asked, total = noised.hidden & ~texts.unknown, 0.0
     weights = LOSS_WEIGHTS["nelbo"](noised.t).unsqueeze(1).expand(asked.shape)  # [B, L]
@@ -179,17 +180,21 @@ def _nelbo(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> float:
     return total
 
 
-def _generated(states: Iterator[DecodingState], texts: _Texts) -> tuple[float, float]:
-    """(content tokens right, texts right) of a generation; what is said after the first EOS or PAD is no content."""
+def generated(states: Iterator[DecodingState], texts: HeldOutTexts) -> tuple[float, float]:
+    """(content tokens right, texts right) of a generation."""
+    return right_in(final_state(states).tokens, texts)
+
+
+def right_in(said: Tensor, texts: HeldOutTexts) -> tuple[float, float]:
+    """(content tokens right, texts right) of what is said [B, L]; after the first EOS or PAD there is no content."""
     x_0, content, ends = texts.x_0, texts.content, texts.ids.ends
-    said = final_state(states).tokens  # [B, L]
     going_on = ~torch.isin(said, torch.tensor(ends, device=said.device)) & ~behind_the_end(said, ends)
     right = (said == x_0) & content & going_on
     whole = ((right == content) & (going_on == content)).all(dim=1)  # [B]
     return float(right.sum()), float(whole.sum())
 
 
-def _fill_gaps(denoiser: Denoiser, texts: _Texts, noised: _Noised) -> tuple[float, float]:
+def _fill_gaps(denoiser: Denoiser, texts: HeldOutTexts, noised: _Noised) -> tuple[float, float]:
     """(right, hidden) among hidden content tokens."""
     asked, right = noised.hidden & texts.content, 0.0
     parts = in_parts(denoiser, noised.z_t, texts.embedding, asked, texts.ids.mask_id, texts.ids.other_id)
