@@ -22,6 +22,7 @@ from embinv.evaluation.report import LABELS, shown
 from embinv.inversion import Inversion
 from embinv.inverter import TextInverter, load_inverter
 from embinv.models.reduced import Precision
+from embinv.trained_corrector import TrainedCorrector, load_corrector
 
 
 def invert(arguments: argparse.Namespace) -> None:
@@ -46,7 +47,10 @@ def invert(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {out}: its folder cannot be made ({error.strerror}: {error.filename})") from error
     ids, vectors = read_vectors(arguments.vectors, arguments.column)
     total = len(vectors)
-    encoder = _encoder(inverter, arguments) if arguments.refine_steps else None
+    encoder, corrector = (
+        (_encoder(inverter, arguments) if arguments.refine_steps else None),
+        _corrector(inverter, arguments),
+    )
     inversions = inverter.invert(
         vectors,
         steps=arguments.steps,
@@ -57,7 +61,7 @@ def invert(arguments: argparse.Namespace) -> None:
     )
     print(file=sys.stderr)
     if encoder is not None:
-        inversions = _refined(inverter, vectors, inversions, encoder, arguments)
+        inversions = _refined(inverter, vectors, inversions, encoder, corrector, arguments)
         print(file=sys.stderr)
     table = pa.table(
         {
@@ -89,11 +93,27 @@ def _encoder(inverter: TextInverter, arguments: argparse.Namespace) -> Encoder:
     return open_encoder(inverter.config.pairs.encoder, device=arguments.device)
 
 
+def _corrector(inverter: TextInverter, arguments: argparse.Namespace) -> TrainedCorrector | None:
+    if arguments.corrector is None:
+        return None
+    if not arguments.refine_steps:
+        raise ValueError("--corrector is asked in refinement alone; give --refine-steps N with it, such as 5")
+    return load_corrector(
+        arguments.corrector,
+        inverter.config.pairs.encoder,
+        arguments.device,
+        arguments.batch_size,
+        arguments.precision,
+        arguments.seed,
+    )
+
+
 def _refined(
     inverter: TextInverter,
     vectors: np.ndarray,
     first: list[Inversion],
     encoder: Encoder,
+    corrector: TrainedCorrector | None,
     arguments: argparse.Namespace,
 ) -> list[Inversion]:
     return refined(
@@ -103,6 +123,7 @@ def _refined(
         encoder,
         arguments.refine_steps,
         arguments.refine_beam,
+        corrector,
         seed=arguments.seed,
         on_progress=lambda done: _tell(f"refined {done:,} of {len(vectors):,}"),
     )
@@ -112,13 +133,13 @@ def _invert_text(inverter: TextInverter, arguments: argparse.Namespace, options:
     """Encodes a text, forgets it, inverts the vector and says how near the result is."""
     if not arguments.text.strip():
         raise ValueError("--text is empty; give a text to encode and to recover")
-    encoder = _encoder(inverter, arguments)
+    encoder, corrector = _encoder(inverter, arguments), _corrector(inverter, arguments)
     vector = encoder.encode([arguments.text])
     found = inverter.invert(
         vector, steps=arguments.steps, strategy=arguments.strategy, seed=arguments.seed, options=options
     )
     if arguments.refine_steps:
-        found = _refined(inverter, vector, found, encoder, arguments)
+        found = _refined(inverter, vector, found, encoder, corrector, arguments)
         print(file=sys.stderr)
     [inversion] = found
     again = encoder.encode([inversion.text or " "])
@@ -254,6 +275,12 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--refine-beam", type=_positive, default=4, metavar="B", help="texts held, and proposals for each (default 4)"
+    )
+    one.add_argument(
+        "--corrector",
+        metavar="DIR",
+        help="checkpoint of a corrector, which was trained to see what is wrong with a text by the text's own vector; "
+        "without it, the inverter writes parts anew",
     )
     one.add_argument("--batch-size", type=int, default=128, help="vectors decoded together (default 128)")
     one.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")

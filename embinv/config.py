@@ -52,6 +52,11 @@ class EvaluationSettings(BaseModel):
         description="[steps, beam] of each row of the table of refinement, which reads the encoder: parts of a text "
         "are written anew and what comes nearest is kept, such as [[1, 1], [5, 4]]; measured on sweep_rows texts",
     )
+    corrector: str | None = Field(
+        default=None,
+        description="checkpoint of a trained corrector, for rows of its own in the table of refinement; null: none",
+    )
+
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of decoding: bfloat16 where the hardware multiplies in it, or float32"
     )
@@ -63,6 +68,14 @@ class EvaluationSettings(BaseModel):
     )
     examples: int = Field(default=10, ge=0, description="originals shown beside what was recovered")
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _corrects_somewhere(self) -> "EvaluationSettings":
+        if self.corrector is not None and not self.refine:
+            raise ValueError(
+                "evaluation.corrector is asked in refinement alone; give evaluation.refine too, such as [[5, 4]]"
+            )
+        return self
 
 
 class EvaluationSection(BaseModel):

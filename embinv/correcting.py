@@ -3,7 +3,6 @@
 Shapes: N vectors, M hypotheses, D embedding, L length.
 """
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from embinv.decoding.base import final_state
 from embinv.decoding.options import Choices, DecodingOptions
 from embinv.decoding.refine import Corrector, refine
 from embinv.encoders.base import Encoder
-from embinv.inversion import Inversion
+from embinv.inversion import Inversion, text_ids, text_stream
 from embinv.inverter import TextInverter
 
 SHARES = (0.15, 0.5)  # of a hypothesis that is hidden: by the first of several proposals, and by the last
@@ -40,14 +39,15 @@ class RewritingCorrector:
         self, targets: np.ndarray, texts: list[str], own: np.ndarray, count: int
     ) -> Sequence[Sequence[Inversion]]:
         """See `embinv.decoding.refine.Corrector`; of what is kept of a hypothesis, the confidence is 1."""
-        tokens, size = self._token_ids(texts), self._inverter.batch_size
+        inverter, size = self._inverter, self._inverter.batch_size
+        tokens = text_ids(texts, inverter.tokenizer, inverter.vocabulary, inverter.config.pairs.seq_len)
         rows = [(row, place) for row in range(len(texts)) for place in range(count)]
         found: list[Inversion] = []
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             of, places = [row for row, _ in part], [place for _, place in part]
             # A hypothesis of the same vector that was corrected before gets other draws.
-            streams = tuple(zlib.crc32(texts[row].encode()) * count + place for row, place in part)
+            streams = tuple(text_stream(texts[row]) + place for row, place in part)
             shares = torch.tensor([_share(place, count) for place in places], dtype=torch.float64)
             found += self._rewritten(targets[of], tokens[of], shares, streams)
         return [found[row * count : (row + 1) * count] for row in range(len(texts))]
@@ -61,16 +61,6 @@ class RewritingCorrector:
         with torch.inference_mode():
             state = final_state(inverter.rewrite(request, tokens.to(inverter.device), shares))
         return inverter.read_candidates(state)
-
-    def _token_ids(self, texts: list[str]) -> torch.Tensor:
-        """Texts as the model's ids [M, L], cut to L - 1, with their ends."""
-        inverter = self._inverter
-        eos_id, pad_id = inverter.tokenizer.eos_id, inverter.tokenizer.pad_id
-        table = np.full((len(texts), inverter.config.pairs.seq_len), pad_id, dtype=np.int64)
-        for row, ids in enumerate(inverter.tokenizer.encode(texts)):
-            kept = ids[: table.shape[1] - 1]
-            table[row, : len(kept)], table[row, len(kept)] = kept, eos_id
-        return torch.from_numpy(inverter.vocabulary.compact(table).astype(np.int64))
 
 
 def _share(place: int, count: int) -> float:

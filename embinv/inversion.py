@@ -3,11 +3,18 @@
 Shapes: N vectors, C candidates of each, D embedding.
 """
 
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from embinv.calibration import Calibration
+from embinv.data.corrections import end_marked
+from embinv.data.tokenizer import TextTokenizer
+from embinv.data.vocabulary import Vocabulary
+from embinv.decoding.base import DecodingState
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,30 @@ class Inversion:
     token_probability: list[float] | None = None
     probability: float | None = None
     encoder_calls: int | None = None
+
+
+def read_texts(state: DecodingState, tokenizer: TextTokenizer, vocabulary: Vocabulary) -> list[Inversion]:
+    """The texts of a state [B, L] whose tokens are all known."""
+    tokens = vocabulary.original(state.tokens.cpu().numpy()).tolist()
+    return [_inversion(tokenizer, *row) for row in zip(tokens, state.confidence.tolist(), strict=True)]
+
+
+def _inversion(tokenizer: TextTokenizer, tokens: list[int], confidence: list[float]) -> Inversion:
+    content = tokenizer.content(tokens)
+    counted = np.asarray(confidence[: len(content) + 1], dtype=np.float64)
+    mean = float(np.exp(np.log(np.maximum(counted, np.finfo(np.float32).tiny)).mean()))
+    return Inversion(tokenizer.decode(content), content, confidence[: len(content)], mean)
+
+
+def text_ids(texts: list[str], tokenizer: TextTokenizer, vocabulary: Vocabulary, length: int) -> Tensor:
+    """Texts as a model reads them: its ids [N, L] int64, cut to L - 1, with their ends and PAD behind them."""
+    table = end_marked(tokenizer.encode(texts), length, tokenizer.eos_id, tokenizer.pad_id)
+    return torch.from_numpy(vocabulary.compact(table).astype(np.int64))
+
+
+def text_stream(text: str) -> int:
+    """A number that tells draws for one text from those for another, beside the same vector."""
+    return zlib.crc32(text.encode()) << 16
 
 
 def with_probabilities(inversions: list[Inversion], calibration: Calibration | None) -> list[Inversion]:

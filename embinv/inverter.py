@@ -25,7 +25,7 @@ from embinv.decoding.options import GREEDY, Choices, DecodingOptions
 from embinv.decoding.rewriting import rewrite, rewrite_end
 from embinv.decoding.strategies import STRATEGIES
 from embinv.encoders.base import Encoder
-from embinv.inversion import Inversion, choose_closest, with_probabilities
+from embinv.inversion import Inversion, choose_closest, read_texts, with_probabilities
 from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.reduced import ARITHMETIC, inference_precision
 
@@ -232,14 +232,7 @@ class TextInverter(ABC):
         )
 
     def _texts(self, state: DecodingState) -> list[Inversion]:
-        tokens = self.vocabulary.original(state.tokens.cpu().numpy()).tolist()
-        return [self._inversion(*row) for row in zip(tokens, state.confidence.tolist(), strict=True)]
-
-    def _inversion(self, tokens: list[int], confidence: list[float]) -> Inversion:
-        content = self.tokenizer.content(tokens)
-        counted = np.asarray(confidence[: len(content) + 1], dtype=np.float64)
-        mean = float(np.exp(np.log(np.maximum(counted, np.finfo(np.float32).tiny)).mean()))
-        return Inversion(self.tokenizer.decode(content), content, confidence[: len(content)], mean)
+        return read_texts(state, self.tokenizer, self.vocabulary)
 
 
 class DiffusionInverter(TextInverter):
@@ -308,5 +301,7 @@ def load_inverter(
         ValueError: the folder is no checkpoint that this version reads, or an argument is out of its range.
     """
     checkpoint = load_checkpoint(folder, device)
+    if checkpoint.config.family.endswith("_corrector"):
+        raise ValueError(f"--checkpoint {folder}: holds a corrector; give an inverter here, and this as --corrector")
     kind = T5TextInverter if checkpoint.config.family == "t5" else DiffusionInverter
     return kind(checkpoint, batch_size, precision)

@@ -28,6 +28,7 @@ from embinv.evaluation.report import by_validation, render
 from embinv.evaluation.scores import write_scores
 from embinv.inverter import load_inverter
 from embinv.metrics.perplexity import load_language_model
+from embinv.trained_corrector import load_corrector
 from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
 from jobs.failures import told_plainly
 from jobs.inverting import invert_on_workers
@@ -90,6 +91,10 @@ def make_report(
     language_model = None if wanted is None else load_language_model(resolve_model(wanted), device=device)
     with told_plainly(out):
         _require_writable(out)
+    corrector = None
+    if settings.corrector is not None:
+        folder = output_folder(settings.corrector, "evaluation.corrector")
+        corrector = load_corrector(folder, recipe.encoder, device, precision=settings.precision, seed=settings.seed)
     with ray_session():
         evaluation = evaluate(
             inverter,
@@ -102,6 +107,7 @@ def make_report(
             validation=_to_calibrate_on(data, settings),
             entities=entities,
             invert=invert_on_workers(checkpoint, device, settings.precision, settings.workers, show),
+            corrector=corrector,
         )
     if evaluation.calibration is not None:
         _keep(evaluation.calibration, checkpoint, inverter.calibrations.weights)

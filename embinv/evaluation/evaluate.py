@@ -19,6 +19,7 @@ from embinv.config import EvaluationSettings
 from embinv.data.pairs import Pairs
 from embinv.decoding.autoregressive import WRITERS
 from embinv.decoding.options import GREEDY, Choices
+from embinv.decoding.refine import Corrector
 from embinv.encoders.base import Encoder
 from embinv.evaluation.baselines import derangement, nearest_neighbours, unconditional
 from embinv.evaluation.gaps import accuracy_at_masks
@@ -72,6 +73,7 @@ def evaluate(
     validation: Pairs | None = None,
     entities: Entities | None = None,
     invert: Invert | None = None,
+    corrector: Corrector[Inversion] | None = None,
 ) -> Evaluation:
     """Measures an inverter on held-out pairs.
 
@@ -87,6 +89,7 @@ def evaluate(
             this way of decoding was not calibrated yet; without them, probabilities are left out.
         entities: each test text's labelled (kind, surface form); without them, entity recall is left out.
         invert: does the decoding; None does it in this process.
+        corrector: a trained one, for rows of its own in the table of refinement.
     """
     strategy = settings.strategy or inverter.strategies[0]
     inverter.require(Choices(strategy, settings.steps, settings.seed, settings.decoding))
@@ -159,7 +162,15 @@ def evaluate(
         milliseconds = 1000 * done["test"].seconds / len(test)
         decoded = Generation(originals[:swept], test.texts[:swept], done["test"].inversions[:swept])
         report["refinement"] = refinement_rows(
-            inverter, vectors[:swept], decoded, encoder, settings.refine, settings.seed, milliseconds, on_progress
+            inverter,
+            vectors[:swept],
+            decoded,
+            encoder,
+            settings.refine,
+            settings.seed,
+            milliseconds,
+            on_progress,
+            corrector,
         )
     return Evaluation(report, scores_table(test, inversions, figures), fitted)
 

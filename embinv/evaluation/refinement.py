@@ -3,6 +3,7 @@
 Shapes: N vectors, D embedding.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from embinv.correcting import refined
+from embinv.decoding.refine import Corrector
 from embinv.encoders.base import Encoder
 from embinv.evaluation.generation import Generation
 from embinv.inversion import Inversion
@@ -28,8 +30,9 @@ def refinement_rows(
     seed: int = 0,
     decoding_ms: float = 0.0,
     on_progress: Callable[[str], None] = lambda line: None,
+    corrector: Corrector[Inversion] | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for the texts as they were decoded, and one for each budget.
+    """A row for the texts as they were decoded, and for each budget one, or with a trained corrector two.
 
     Args:
         inverter: decoded them, and writes parts of them anew.
@@ -40,31 +43,42 @@ def refinement_rows(
         seed: of what is drawn.
         decoding_ms: milliseconds that decoding took for one text; a row counts them too.
         on_progress: gets a line now and then.
+        corrector: a trained one, to be measured beside the inverter that writes parts anew.
 
     Returns:
-        steps, beam, n, token F1, BLEU, exact match and cosine with their standard errors; encoder calls and
-        milliseconds, the mean of a text; and cosine_falls, the texts that are further from their vector than before.
+        by (`rewriting`, `corrector` or null), steps, beam, n, token F1, BLEU, exact match and cosine with their
+        standard errors; encoder calls and milliseconds, the mean of a text; and cosine_falls, the texts that are
+        further from their vector than before.
     """
     before = refined(inverter, vectors, decoded.inversions, encoder, steps=0, beam=1)  # which measures the cosine
-    rows = [_row(decoded, before, before, steps=0, beam=0, encoder_calls=0.0, milliseconds=decoding_ms)]
-    for steps, beam in budgets:
-        on_progress(f"refining: {steps} steps, {beam} held")
+    rows = [_row(decoded, before, before, None, 0, 0, encoder_calls=0.0, milliseconds=decoding_ms)]
+    ways = {"rewriting": None} if corrector is None else {"rewriting": None, "corrector": corrector}
+    for (by, one), (steps, beam) in itertools.product(ways.items(), budgets):
+        on_progress(f"refining by {by}: {steps} steps, {beam} held")
         began = time.perf_counter()
-        found = refined(inverter, vectors, decoded.inversions, encoder, steps, beam, seed=seed)
+        found = refined(inverter, vectors, decoded.inversions, encoder, steps, beam, one, seed)
         spent = 1000 * (time.perf_counter() - began) / len(vectors)
         calls = float(np.mean([each.encoder_calls or 0 for each in found]))
-        costs = {"encoder_calls": calls, "milliseconds": decoding_ms + spent}
-        rows.append(_row(decoded, found, before, steps=steps, beam=beam, **costs))
+        rows.append(
+            _row(decoded, found, before, by, steps, beam, encoder_calls=calls, milliseconds=decoding_ms + spent)
+        )
     return rows
 
 
 def _row(
-    decoded: Generation, found: list[Inversion], before: list[Inversion], steps: int, beam: int, **costs: float
+    decoded: Generation,
+    found: list[Inversion],
+    before: list[Inversion],
+    by: str | None,
+    steps: int,
+    beam: int,
+    **costs: float,
 ) -> dict[str, Any]:
     generation = Generation(decoded.originals, decoded.texts, found)
     figures = {name: figure for name, figure in generation.figures().items() if name in FIGURES}
     cosines = _cosines(found)
     return {
+        "by": by,
         "steps": steps,
         "beam": beam,
         "n": len(found),

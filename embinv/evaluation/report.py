@@ -136,7 +136,7 @@ def tables(report: Mapping[str, Any]) -> dict[str, tuple[str, list[str], list[li
         names = ("token_f1", "bleu", "exact_match", "cosine")
         rows = [
             [
-                f"+ {row['steps']} x {row['beam']}" if row["beam"] else report["strategy"],
+                f"+ {row['by']} {row['steps']} x {row['beam']}" if row["beam"] else report["strategy"],
                 *(_cell(row, name) for name in names),
                 f"{row['encoder_calls']:,.1f}",
                 f"{row['milliseconds']:,.3g} ms",

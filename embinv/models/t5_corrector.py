@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from embinv.models.evidence import parted
 from embinv.models.t5_inverter import embedding_transform, transformed
@@ -60,8 +61,11 @@ class T5Corrector(T5Writer[T5CorrectorConfig]):
             embed(hypothesis),
         ]
         seen = self.layernorm(torch.cat(parts, dim=1))  # [B, S, H]
-        before = seen.shape[1] - hypothesis.shape[1]
-        mask = torch.cat([torch.ones_like(hypothesis[:, :1]).expand(-1, before), hypothesis != c.pad_id], dim=1)
+        lowest = torch.finfo(seen.dtype).min
+        padding = torch.zeros(hypothesis.shape, dtype=seen.dtype, device=seen.device)
+        padding = padding.masked_fill(hypothesis == c.pad_id, lowest)
+        # Added to scores as it is: of 0 and 1, transformers looks at every number, for which a GPU has to wait.
+        mask = F.pad(padding, (seen.shape[1] - padding.shape[1], 0))[:, None, None]  # [B, 1, 1, S]
         return t5.encoder(inputs_embeds=seen, attention_mask=mask).last_hidden_state, mask
 
     def hidden_states(self, token_ids: Tensor, embedding: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A T5 inverter or corrector to be trained: from scratch, or with a pretrained T5's weights, its vocabulary cut to ours.
+"""A T5 inverter or corrector to be trained: from scratch, or with a pretrained T5's weights and our part of its words.
 
 vec2text's inverters started from t5-base (Morris et al., 2023, section 4). The pairs must have been made with the T5's
 tokenizer then: its rows of the token embedding are taken over by original id.

@@ -59,7 +59,7 @@ class T5Writer(InverterModel[C]):
         """What the encoder makes of vectors and perhaps of a hypothesis [B, L] int64.
 
         Returns:
-            [B, S, H], and where it is to be looked at, [B, S] int64 of 0 and 1; null means everywhere.
+            [B, S, H], and where it is to be looked at, [B, 1, 1, S] to be added to scores; null means everywhere.
         """
 
     def states(self, token_ids: Tensor, read: Tensor, mask: Tensor | None) -> Tensor:
@@ -109,7 +109,7 @@ class T5Writing:
     Args:
         t5: writes.
         states: [B, S, H], what its encoder made of what it read.
-        mask: [B, S], where it is to be looked at; null means everywhere.
+        mask: [B, 1, 1, S], where it is to be looked at; null means everywhere.
         vocab_size: V.
     """
 

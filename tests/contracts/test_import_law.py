@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"cli"},
     # "" is embinv/__init__.py, the public API
-    {"", "inverter", "importing", "correcting", "audit", "tasks", "evaluation"},
+    {"", "inverter", "importing", "correcting", "trained_corrector", "audit", "tasks", "evaluation"},
     {"checkpoint", "calibration", "inversion", "config"},
     {"training"},
     {"decoding"},
