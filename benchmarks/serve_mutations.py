@@ -55,6 +55,8 @@ WRONG_VALUES: tuple[Any, ...] = (
     [1, "2"],
     {},
     {"embedding": [0.5]},
+    {"steps": 0, "beam": 1},
+    {"steps": 21, "beam": "4"},
 )
 RAW_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "0" * 50, "1" * 5000, "9" * 400 + ".5", "0x10", "1_0")
 BAD_BASE64 = ("=", "====", "AAA", "A" * 4095, "-_-_", "%%%%", "AAAA\nAAAA", "é" * 8, "AAAA====")

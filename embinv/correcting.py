@@ -11,7 +11,7 @@ import torch
 
 from embinv.decoding.base import final_state
 from embinv.decoding.options import Choices, DecodingOptions
-from embinv.decoding.refine import Corrector, refine
+from embinv.decoding.refine import Corrector, Refined, refine
 from embinv.encoders.base import Encoder
 from embinv.inversion import Inversion, text_ids, text_stream
 from embinv.inverter import TextInverter
@@ -72,26 +72,29 @@ def _share(place: int, count: int) -> float:
 def refined(
     inverter: TextInverter,
     embeddings: np.ndarray,
-    first: Sequence[Inversion],
+    first: Sequence[Inversion | Sequence[Inversion]],
     encoder: Encoder,
     steps: int,
     beam: int,
     corrector: Corrector[Inversion] | None = None,
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
+    on_step: Callable[[int, Inversion], None] | None = None,
 ) -> list[Inversion]:
     """Inversions brought closer to their vectors with the encoder's help; see `embinv.decoding.refine.refine`.
 
     Args:
         inverter: made the first ones.
         embeddings: [N, D] that were inverted.
-        first: of each vector.
+        first: of each vector one, or several.
         encoder: that of the vectors.
         steps: corrections at most; 0 only measures the cosine.
         beam: hypotheses that are held, and proposals for each.
         corrector: proposes; None takes a `RewritingCorrector` of the inverter.
         seed: of that corrector.
         on_progress: called with the number of vectors done.
+        on_step: called with a vector's row and its closest inversion so far, as it would be returned: once the first
+            ones are measured, and after each of its corrections.
 
     Returns:
         For each vector an inversion with its cosine and encoder calls, and without probabilities, since what those
@@ -100,17 +103,24 @@ def refined(
     Raises:
         ValueError: see `embinv.decoding.refine.refine`.
     """
-    corrector = corrector or RewritingCorrector(inverter, seed)
     found = refine(
-        embeddings, [[each] for each in first], encoder, corrector, steps=steps, beam=beam, on_progress=on_progress
+        embeddings,
+        [[each] if isinstance(each, Inversion) else each for each in first],
+        encoder,
+        corrector or RewritingCorrector(inverter, seed),
+        steps=steps,
+        beam=beam,
+        on_progress=on_progress,
+        on_step=None if on_step is None else lambda row, best: on_step(row, _measured(best)),
     )
-    return [
-        replace(
-            each.hypothesis,
-            cosine=each.cosine,
-            encoder_calls=each.encoder_calls,
-            token_probability=None,
-            probability=None,
-        )
-        for each in found
-    ]
+    return [_measured(each) for each in found]
+
+
+def _measured(found: Refined[Inversion]) -> Inversion:
+    return replace(
+        found.hypothesis,
+        cosine=found.cosine,
+        encoder_calls=found.encoder_calls,
+        token_probability=None,
+        probability=None,
+    )

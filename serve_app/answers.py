@@ -31,17 +31,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Seen:
-    """One vector after one pass.
+    """One vector after one pass, or one correction.
 
     Attributes:
         row: which vector of the call.
-        step: passes of it so far.
-        event: JSON of a `PassEvent`.
+        step: passes and corrections of it so far.
+        event: JSON of a `PassEvent` or a `CorrectionEvent`.
+        name: `pass` or `correction`.
     """
 
     row: int
     step: int
     event: bytes
+    name: str = "pass"
 
 
 @dataclass

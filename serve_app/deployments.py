@@ -7,7 +7,8 @@ Shapes: N vectors, D embedding.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,12 +20,13 @@ from embinv.checkpoint import CheckpointConfig
 from embinv.decoding.options import Choices
 from embinv.encoders.base import open_encoder
 from embinv.encoders.spec import EncoderSpec
-from embinv.inversion import choose_closest
+from embinv.inversion import Inversion, choose_closest
 from serve_app.answers import Answer, Seen
-from serve_app.batching import Batcher, Done
+from serve_app.batching import Batcher
 from serve_app.inverting import Decoded, ServedCheckpoint, Way, pass_event
 from serve_app.metrics import ReplicaMetrics
-from serve_app.schemas import Description, ShownToken
+from serve_app.refining import RefinedTexts, Refiner
+from serve_app.schemas import Description, Refine, Refinement, ShownToken
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +64,12 @@ class InverterDeployment:
         self._model = thread.submit(ServedCheckpoint, checkpoint, device, threads, max_batch_size).result()
         require_agreement(self._model.inverter.config, encoder, dim)
         self._embedder = embedder
+        self._metrics = ReplicaMetrics(encoder)
         self._batcher: Batcher[Way, list[ShownToken], Decoded] = Batcher(
-            self._model.run, self._model.rows_at_once, ReplicaMetrics(encoder).batch, thread
+            self._model.run, self._model.rows_at_once, self._metrics.batch, thread
         )
+        # A trained corrector would be handed over here.
+        self._refiner = Refiner(self._model.inverter, thread, self._encode, self._metrics.batch, corrector=None)
         thread.submit(self._model.warm_up).result()
         logger.info(
             "ready: %s from %s, version %s, on %s, up to %d vectors at a time",
@@ -79,38 +84,78 @@ class InverterDeployment:
         """What the checkpoint says of itself."""
         return self._model.describe(self._embedder is not None)
 
-    async def invert(self, vectors: np.ndarray, choices: Choices, refine: bool) -> Answer:
+    async def invert(self, vectors: np.ndarray, choices: Choices, refine: Refine) -> Answer:
         """Recovers a text from each row of vectors [N, D]."""
-        return await self._answer(vectors, await self._batcher.run(vectors, Way(choices, refine)))
+        return await self._answer(vectors, choices, refine)
 
-    async def watch(self, vectors: np.ndarray, choices: Choices, refine: bool) -> AsyncIterator[Seen | Answer]:
-        """What each pass made of each vector, and at the end the answer."""
+    async def watch(self, vectors: np.ndarray, choices: Choices, refine: Refine) -> AsyncIterator[Seen | Answer]:
+        """What each pass and each correction made of each vector, and at the end the answer."""
         told: asyncio.Queue[Seen | None] = asyncio.Queue()
-        steps = [0] * len(vectors)
+        passes, corrections = [0] * len(vectors), [0] * len(vectors)
 
-        def tell(row: int, tokens: list[ShownToken]) -> None:
-            steps[row] += 1
-            told.put_nowait(Seen(row, steps[row], pass_event(row, steps[row], tokens)))
+        def tell_pass(row: int, tokens: list[ShownToken]) -> None:
+            passes[row] += 1
+            told.put_nowait(Seen(row, passes[row], pass_event(row, passes[row], tokens)))
 
-        work = asyncio.ensure_future(self._batcher.run(vectors, Way(choices, refine), tell))
+        def tell_correction(row: int, best: Inversion) -> None:
+            event = self._model.correction_event(row, corrections[row], best)
+            corrections[row] += 1
+            told.put_nowait(Seen(row, passes[row] + corrections[row], event, "correction"))
+
+        work = asyncio.ensure_future(self._answer(vectors, choices, refine, tell_pass, tell_correction))
         work.add_done_callback(lambda _: told.put_nowait(None))
         try:
             while (event := await told.get()) is not None:
                 yield event
-            yield await self._answer(vectors, await work)
+            yield await work
         finally:
             work.cancel()
 
-    async def _answer(self, vectors: np.ndarray, done: list[Done[Decoded]]) -> Answer:
+    async def _answer(
+        self,
+        vectors: np.ndarray,
+        choices: Choices,
+        refine: Refine,
+        on_pass: Callable[[int, list[ShownToken]], None] | None = None,
+        on_correction: Callable[[int, Inversion], None] | None = None,
+    ) -> Answer:
+        every = bool(refine) and choices.strategy == "candidates"
+        done = await self._batcher.run(vectors, Way(choices, every), on_pass)
         model_s = max(each.model_s for each in done)
-        inversions = [each.result.inversions[0] for each in done]
-        if any(len(each.result.inversions) > 1 for each in done):
-            candidates = [candidate for each in done for candidate in each.result.inversions]
-            assert self._embedder is not None
-            own = await self._embedder.encode.remote([candidate.text or " " for candidate in candidates])
+        found = [each.result.inversions for each in done]
+        inversions = [some[0] for some in found]
+        if isinstance(refine, Refinement):
+            refined = await self._refined(vectors, found, refine, choices.seed, on_correction)
+            inversions, model_s = refined.inversions, model_s + refined.model_s
+        elif any(len(some) > 1 for some in found):
+            candidates = [candidate for some in found for candidate in some]
+            own = await self._encode([candidate.text or " " for candidate in candidates])
             inversions = choose_closest(vectors, candidates, own)
-        answers = [self._model.answer(found, each.result.steps) for found, each in zip(inversions, done, strict=True)]
+        answers = [self._model.answer(text, each.result.steps) for text, each in zip(inversions, done, strict=True)]
         return Answer(answers, self._model.version, model_s)
+
+    async def _refined(
+        self,
+        vectors: np.ndarray,
+        first: list[list[Inversion]],
+        refinement: Refinement,
+        seed: int,
+        on_correction: Callable[[int, Inversion], None] | None,
+    ) -> RefinedTexts:
+        began = time.perf_counter()
+        refined = await self._refiner.run(vectors, first, refinement, seed, on_correction)
+        self._metrics.refined(sum(each.encoder_calls or 0 for each in refined.inversions), time.perf_counter() - began)
+        return refined
+
+    async def _encode(self, texts: list[str]) -> np.ndarray:
+        """The vectors [K, D] of K texts, by the embedding model's own deployment."""
+        assert self._embedder is not None, "the gateway lets nothing through that refines where there is none"
+        response = self._embedder.encode.remote(texts)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
 
 
 @serve.deployment(max_constructor_retry_count=3)

@@ -23,7 +23,7 @@ from ray.serve.handle import DeploymentHandle
 
 from embinv.decoding.options import Choices
 from serve_app.answers import STARTING_S, Answer, EncoderUnavailable, Seen, Served, UnknownEncoder
-from serve_app.schemas import Description
+from serve_app.schemas import Description, Refine
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class ServedEncoders:
             raise EncoderUnavailable(f"encoder {name!r} is starting; try again in {STARTING_S} s")
         return served.description
 
-    async def invert(self, name: str, vectors: np.ndarray, choices: Choices, refine: bool) -> list[Answer]:
+    async def invert(self, name: str, vectors: np.ndarray, choices: Choices, refine: Refine) -> list[Answer]:
         """The texts of vectors [N, D], in parts.
 
         Raises:
@@ -94,9 +94,9 @@ class ServedEncoders:
         return await _all(calls)
 
     async def watch(
-        self, name: str, vectors: np.ndarray, choices: Choices, refine: bool
+        self, name: str, vectors: np.ndarray, choices: Choices, refine: Refine
     ) -> AsyncGenerator[Seen | Answer, None]:
-        """What each pass makes of vectors [N, D], and at the end the answer.
+        """What each pass and correction makes of vectors [N, D], and at the end the answer.
 
         Raises:
             EncoderUnavailable: its replicas die again and again, or Serve does not take the call.

@@ -41,6 +41,7 @@ from serve_app.settings import GatewayArgs
 logger = logging.getLogger(__name__)
 
 TITLE = "embinv"
+REFERENCE = "#/components/schemas/{model}"
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 DESCRIPTION = "Recovers texts from their embedding vectors. Every error is one sentence in `detail`."
 PROBLEMS: dict[int, str] = {
@@ -129,7 +130,10 @@ def _routes_behind_a_key(routes: Routes) -> APIRouter:
             openapi_extra=_body(InvertRequest),
             include_in_schema=shown,
         )(routes.invert)
-    events = {"description": "Events `pass`, then `result`, or `error`.", "content": {"text/event-stream": {}}}
+    events = {
+        "description": "Events `pass`, `correction` where `refine` is an object, then `result`; or `error`.",
+        "content": {"text/event-stream": {}},
+    }
     router.post(
         "/invert/{encoder}/stream",
         response_class=Response,
@@ -148,15 +152,18 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _body(kind: type[InvertRequest] | type[EncodeRequest]) -> dict[str, Any]:
     """The body of a route for the API's own documentation; the body itself is parsed by `parse_request`."""
-    schema = kind.model_json_schema()
+    schema = kind.model_json_schema(ref_template=REFERENCE)
+    schema.pop("$defs", None)  # they are among the document's own
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _openapi(api: FastAPI, key_required: bool) -> dict[str, Any]:
     if api.openapi_schema is None:
         document = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
+        for kind in (InvertRequest, EncodeRequest):
+            document["components"]["schemas"] |= kind.model_json_schema(ref_template=REFERENCE).get("$defs", {})
         if key_required:
-            document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, methods in document["paths"].items():
                 if path not in {"/healthz", "/readyz"}:
                     for operation in methods.values():

@@ -24,7 +24,7 @@ from embinv.decoding.options import Choices
 from embinv.inversion import Inversion
 from embinv.inverter import TextInverter, load_inverter
 from serve_app.batching import Step
-from serve_app.schemas import Description, PassEvent, RecoveredText, RecoveredToken, ShownToken
+from serve_app.schemas import CorrectionEvent, Description, PassEvent, RecoveredText, RecoveredToken, ShownToken
 
 DIGITS = 6  # of a probability in an answer
 TRIED = {"cpu": (8, 16, 32), "cuda": (32, 64, 128)}
@@ -39,7 +39,7 @@ class Way:
 
     Attributes:
         choices: how to decode.
-        every: keep all candidates of a vector, for the encoder to choose from.
+        every: keep all candidates of a vector, for the encoder to choose from or to refine.
     """
 
     choices: Choices
@@ -181,6 +181,7 @@ class ServedCheckpoint:
                 confidence=round(inversion.confidence, DIGITS),
                 probability=_rounded(inversion.probability),
                 cosine=_rounded(inversion.cosine),
+                encoder_calls=inversion.encoder_calls,
                 steps=steps,
                 tokens=[
                     RecoveredToken.model_construct(
@@ -188,6 +189,22 @@ class ServedCheckpoint:
                     )
                     for id_, sure, right in said
                 ],
+            )
+            .model_dump_json()
+            .encode()
+        )
+
+    def correction_event(self, index: int, step: int, best: Inversion) -> bytes:
+        """JSON of a `CorrectionEvent`; `best` has its cosine and its encoder calls."""
+        known = [False] * len(best.token_ids)
+        return (
+            CorrectionEvent.model_construct(
+                index=index,
+                step=step,
+                text=best.text,
+                cosine=_rounded(best.cosine),
+                encoder_calls=best.encoder_calls,
+                tokens=self._places(best.token_ids, known, best.token_confidence),
             )
             .model_dump_json()
             .encode()

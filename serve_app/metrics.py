@@ -70,7 +70,13 @@ class ReplicaMetrics:
         self._model = metrics.Histogram(
             "embinv_model_seconds", "How long a batch was in the model.", SECONDS, tag_keys=("encoder",)
         )
-        for metric in (self._batch, self._queue, self._model):
+        self._refine = metrics.Histogram(
+            "embinv_refine_seconds", "How long the texts of a call were refined.", SECONDS, tag_keys=("encoder",)
+        )
+        self._encoder_calls = metrics.Counter(
+            "embinv_encoder_calls_total", "Texts that were embedded to refine others.", tag_keys=("encoder",)
+        )
+        for metric in (self._batch, self._queue, self._model, self._refine, self._encoder_calls):
             metric.set_default_tags({"encoder": encoder})
 
     def batch(self, report: BatchReport) -> None:
@@ -79,3 +85,8 @@ class ReplicaMetrics:
         self._model.observe(report.model_s)
         for queued_s in report.queued_s:
             self._queue.observe(queued_s)
+
+    def refined(self, encoder_calls: int, seconds: float) -> None:
+        """Texts were refined."""
+        self._encoder_calls.inc(encoder_calls)
+        self._refine.observe(seconds)

@@ -24,6 +24,8 @@ from serve_app.keys import KeyRing
 from serve_app.measuring import Measures
 from serve_app.schemas import (
     MAX_CANDIDATES,
+    MAX_REFINE_BEAM,
+    MAX_REFINE_STEPS,
     MAX_STEPS,
     USUAL_STEPS,
     Description,
@@ -34,6 +36,8 @@ from serve_app.schemas import (
     Health,
     InvertRequest,
     Readiness,
+    Refine,
+    Refinement,
     parse_request,
 )
 from serve_app.settings import GatewayArgs
@@ -57,14 +61,14 @@ class Backend(Protocol):
         """What one is; raises UnknownEncoder or EncoderUnavailable."""
         ...
 
-    async def invert(self, name: str, vectors: np.ndarray, choices: Choices, refine: bool) -> list[Answer]:
+    async def invert(self, name: str, vectors: np.ndarray, choices: Choices, refine: Refine) -> list[Answer]:
         """The texts of vectors [N, D]."""
         ...
 
     def watch(
-        self, name: str, vectors: np.ndarray, choices: Choices, refine: bool
+        self, name: str, vectors: np.ndarray, choices: Choices, refine: Refine
     ) -> AsyncGenerator[Seen | Answer, None]:
-        """The same, with what each pass makes before the answer."""
+        """The same, with what each pass and each correction makes before the answer."""
         ...
 
     async def encode(self, name: str, texts: list[str]) -> np.ndarray:
@@ -73,7 +77,7 @@ class Backend(Protocol):
 
 
 EncoderName = Annotated[str, Path(description="name of a served encoder, see GET /encoders")]
-Inversion = tuple[Description, np.ndarray, Choices, bool]
+Inversion = tuple[Description, np.ndarray, Choices, Refine]
 
 
 class Routes:
@@ -96,12 +100,22 @@ class Routes:
     async def encoders(self) -> EncoderList:
         """The encoders that are served, with the figures of their model cards."""
         known = await self._backend.known()
-        limits = {"vectors": self._settings.max_vectors, "steps": MAX_STEPS, "candidates": MAX_CANDIDATES}
+        limits = {
+            "vectors": self._settings.max_vectors,
+            "steps": MAX_STEPS,
+            "candidates": MAX_CANDIDATES,
+            "refine_steps": MAX_REFINE_STEPS,
+            "refine_beam": MAX_REFINE_BEAM,
+        }
         entries = []
         for name, served in known.items():
             described = served.description.model_dump() if served.description else {}
             if served.description is not None:
-                described["defaults"] = {"strategy": served.description.strategies[0], "steps": USUAL_STEPS}
+                described["defaults"] = {
+                    "strategy": served.description.strategies[0],
+                    "steps": USUAL_STEPS,
+                    "refine": Refinement().model_dump() if served.description.encode else None,
+                }
             entries.append(EncoderEntry(name=name, status=served.status, limits=limits, **described))
         return EncoderList(encoders=entries, key_required=self._keys.required)
 
@@ -122,21 +136,26 @@ class Routes:
         """Recovers the text behind each vector."""
         description, vectors, choices, refine = await self._read(encoder, request)
         start = time.perf_counter()
-        with self._room(encoder, vectors, choices):
+        with self._room(encoder, vectors, choices, refine):
             answers = await self._in_time(request, self._backend.invert(encoder, vectors, choices, refine))
         self._measures.inverted(encoder, len(vectors))
         body = answer_json(encoder, description.encoder, answers, time.perf_counter() - start)
         return Response(body, media_type="application/json")
 
     async def stream(self, encoder: EncoderName, request: Request) -> StreamingResponse:
-        """Recovers the text behind each vector, and shows each pass: server-sent events `pass`, then `result`."""
+        """Recovers the text behind each vector, and shows its way there.
+
+        Server-sent events: `pass` after each pass, `correction` where `refine` is an object, then `result`.
+        """
         description, vectors, choices, refine = await self._read(encoder, request)
         held = ExitStack()
-        held.enter_context(self._room(encoder, vectors, choices))  # before the answer begins: a full queue is a 429
+        held.enter_context(
+            self._room(encoder, vectors, choices, refine)
+        )  # before the answer begins: a full queue is a 429
         return EventStream(self._events(encoder, description, vectors, choices, refine), held)
 
     async def _events(
-        self, encoder: str, description: Description, vectors: np.ndarray, choices: Choices, refine: bool
+        self, encoder: str, description: Description, vectors: np.ndarray, choices: Choices, refine: Refine
     ) -> AsyncGenerator[bytes, None]:
         start = time.perf_counter()
         try:
@@ -151,7 +170,7 @@ class Routes:
                         self._measures.inverted(encoder, len(vectors))
                         yield server_sent("result", body)
                     else:
-                        yield server_sent("pass", event.event)
+                        yield server_sent(event.name, event.event)
         except TimeoutError:
             yield server_sent("error", {"status": 503, "detail": self._late()})
         except EncoderUnavailable as error:
@@ -218,16 +237,24 @@ class Routes:
             vectors = vectors_of(asked, description.dim, self._settings.max_vectors)
             if asked.refine and not description.encode:
                 raise ValueError("refine asks the embedding model, and none is served here; send refine false")
-            if (texts := len(vectors) * choices.samples) > self._settings.max_vectors:
+            if (texts := len(vectors) * texts_each(choices, asked.refine)) > self._settings.max_vectors:
+                counted = "embeddings x candidates"
+                if isinstance(asked.refine, Refinement):
+                    counted = "embeddings x (candidates + refine's steps x beam x beam)"
                 most = self._settings.max_vectors
-                raise ValueError(f"embeddings x candidates are {texts} texts; send at most {most} in one request")
+                raise ValueError(f"{counted} are {texts} texts; send at most {most} in one request")
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
-        request.state.log = {"vectors": len(vectors), "strategy": choices.strategy, "steps": choices.steps}
+        log: dict[str, Any] = {"vectors": len(vectors), "strategy": choices.strategy, "steps": choices.steps}
+        if isinstance(asked.refine, Refinement):
+            log["refine"] = asked.refine.model_dump()
+        request.state.log = log
         return description, vectors, choices, asked.refine
 
-    def _room(self, encoder: str, vectors: np.ndarray, choices: Choices) -> AbstractContextManager[None]:
-        return self._admission.enter(encoder, len(vectors) * choices.samples)
+    def _room(
+        self, encoder: str, vectors: np.ndarray, choices: Choices, refine: Refine
+    ) -> AbstractContextManager[None]:
+        return self._admission.enter(encoder, len(vectors) * texts_each(choices, refine))
 
     async def _in_time(self, request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         try:
@@ -238,6 +265,11 @@ class Routes:
 
     def _late(self) -> str:
         return f"no answer within {self._settings.request_timeout_s:g} s; ask for fewer vectors or steps at a time"
+
+
+def texts_each(choices: Choices, refine: Refine) -> int:
+    """Texts that may be written for one vector, which is what it counts for: samples, and proposals to correct them."""
+    return choices.samples + (refine.proposals if isinstance(refine, Refinement) else 0)
 
 
 class EventStream(StreamingResponse):

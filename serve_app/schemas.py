@@ -16,6 +16,8 @@ from embinv.decoding.options import STRATEGY_NAMES, Choices, DecodingOptions, St
 USUAL_STEPS, MAX_STEPS = 8, 512
 MAX_CANDIDATES = 64
 MAX_BEAMS = 16
+MAX_REFINE_STEPS = 20
+MAX_REFINE_BEAM = 8
 MAX_SEED = 2**63 - 1
 MAX_TEXTS = 256
 MAX_TEXT_CHARS = 20_000
@@ -28,6 +30,34 @@ def _form(value: Any) -> str:
 
 Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(fail_fast=True), Tag("numbers")]
 Vector = Annotated[Numbers | Annotated[str, Tag("base64")], Discriminator(_form)]
+
+
+class Refinement(BaseModel):
+    """Texts are corrected and encoded again and again, and the closest is taken (`embinv.decoding.refine`)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    steps: int = Field(
+        default=5,
+        ge=0,
+        le=MAX_REFINE_STEPS,
+        description="corrections at most; 0 takes the closest of the first texts, and says how close it is",
+    )
+    beam: int = Field(
+        default=4, ge=1, le=MAX_REFINE_BEAM, description="texts that are held, and proposals for each of them"
+    )
+
+    @property
+    def proposals(self) -> int:
+        """Texts that are written and encoded for one vector at most, beside its first ones."""
+        return self.steps * self.beam**2
+
+
+def _way(value: Any) -> str:
+    return "loop" if isinstance(value, dict | Refinement) else "choice"
+
+
+Refine = Annotated[Annotated[bool, Tag("choice")] | Annotated[Refinement, Tag("loop")], Discriminator(_way)]
 
 
 class InvertRequest(BaseModel):
@@ -59,9 +89,10 @@ class InvertRequest(BaseModel):
         default=None, ge=1, le=MAX_BEAMS, description="beginnings that strategy `beam` keeps at each token; 4 if null"
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="for decoders that sample")
-    refine: bool = Field(
+    refine: Refine = Field(
         default=False,
-        description="of the candidates take the one whose own vector is closest; asks the encoder, where one is served",
+        description="asks the encoder, where one is served. true: of the candidates take the one whose own vector is "
+        "closest. An object, with any strategy: correct the text, or the candidates, and take what is closest",
     )
 
     @model_validator(mode="after")
@@ -85,7 +116,7 @@ class InvertRequest(BaseModel):
             raise ValueError(f"strategy {strategy} is none of this encoder's; send one of {', '.join(strategies)}")
         for name, given, owner in (
             ("candidates", self.candidates is not None, "candidates"),
-            ("refine", self.refine, "candidates"),
+            ("refine true", self.refine is True, "candidates"),
             ("beams", self.beams is not None, "beam"),
         ):
             if given and strategy != owner:
@@ -140,10 +171,15 @@ class RecoveredText(BaseModel):
     text: str
     confidence: float = Field(description="geometric mean over the tokens, the end of the text included")
     probability: float | None = Field(
-        default=None, description="that at least 90% of it is right; null if this way of decoding was not calibrated"
+        default=None,
+        description="that at least 90% of it is right; null if this way of decoding was not calibrated, or `refine` is "
+        "an object",
     )
     cosine: float | None = Field(default=None, description="with `refine`: between the vector and the text's own")
-    steps: int = Field(description="passes in which this text changed")
+    encoder_calls: int | None = Field(
+        default=None, description="where `refine` is an object: texts that the encoder embedded for this vector"
+    )
+    steps: int = Field(description="passes in which this text changed, before it was refined")
     tokens: list[RecoveredToken]
 
 
@@ -171,6 +207,17 @@ class PassEvent(BaseModel):
     index: int = Field(description="which of the request's vectors")
     step: int
     tokens: list[ShownToken] = Field(description="up to the end of the text, as far as that is known")
+
+
+class CorrectionEvent(BaseModel):
+    """Another: the closest text of one vector so far, where `refine` is an object."""
+
+    index: int = Field(description="which of the request's vectors")
+    step: int = Field(description="corrections so far; 0 for the first texts")
+    text: str
+    cosine: float | None = Field(description="between the vector and the text's own")
+    encoder_calls: int = Field(description="texts that were embedded for this vector so far")
+    tokens: list[ShownToken]
 
 
 class EncodeResponse(BaseModel):
@@ -274,7 +321,9 @@ def forms(dim: int) -> dict[str, str]:
         "candidates": f"a whole number from 1 to {MAX_CANDIDATES}",
         "beams": f"a whole number from 1 to {MAX_BEAMS}",
         "seed": f"a whole number from 0 to {MAX_SEED}",
-        "refine": "true or false",
+        "refine": "true, false, or an object of steps and beam",
+        "refine.steps": f"a whole number from 0 to {MAX_REFINE_STEPS}",
+        "refine.beam": f"a whole number from 1 to {MAX_REFINE_BEAM}",
         "text": f"a text of at most {MAX_TEXT_CHARS:,} characters",
         "texts": f"a list of at most {MAX_TEXTS} texts, each of at most {MAX_TEXT_CHARS:,} characters",
         "encoding_format": "'float' or 'base64'",
@@ -294,7 +343,7 @@ def _explain(kind: type[BaseModel], body: bytes, details: list[ErrorDetails], di
     detail = (unknown or details)[0]
     send = f"send {body_form(kind, dim)}"
     if unknown:
-        return _unknown_key(kind, str(detail["loc"][0]))
+        return _unknown_key(kind, detail["loc"])
     if not body.strip():
         return f"the body is empty; {send} as JSON"
     if detail["type"] == "json_invalid":
@@ -303,20 +352,30 @@ def _explain(kind: type[BaseModel], body: bytes, details: list[ErrorDetails], di
         problem = detail["msg"].removeprefix("Value error, ")
         problem = "the body is not a JSON object" if detail["type"] == "model_type" else problem
         return f"{problem}; {send}"
-    key = str(detail["loc"][0])
+    place = _place(detail["loc"])
+    form = forms(dim)[place.partition("[")[0]]
     if detail["type"] in {"string_too_long", "too_long"}:
-        return f"{_place(detail['loc'])} is too long; send {forms(dim)[key]}"
-    return f"{_place(detail['loc'])} is {_shown(detail['input'])}; send {forms(dim)[key]}"
+        return f"{place} is too long; send {form}"
+    return f"{place} is {_shown(detail['input'])}; send {form}"
 
 
-def _unknown_key(kind: type[BaseModel], key: str) -> str:
-    known = list(kind.model_fields)
+def _unknown_key(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    inside = len(location) > 1  # only `refine` holds keys of its own
+    key, known = str(location[-1]), list((Refinement if inside else kind).model_fields)
     nearest = difflib.get_close_matches(key[:SHOWN_CHARS], known, n=1, cutoff=0.0)[0]
-    return f"unknown key {_shown(key)}; send {nearest!r} instead (the keys are {', '.join(known)})"
+    where = f" in {location[0]}" if inside else ""
+    return f"unknown key {_shown(key)}{where}; send {nearest!r} instead (the keys are {', '.join(known)})"
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    return str(location[0]) + "".join(f"[{part}]" for part in location[1:] if isinstance(part, int))
+    """`embeddings[1][2]`, `refine.steps`: where a value stands, without the tags of its forms."""
+    place = str(location[0])
+    for part in location[1:]:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif part in Refinement.model_fields:
+            place += f".{part}"
+    return place
 
 
 def _shown(value: Any) -> str:

@@ -19,7 +19,11 @@ class GatewayArgs(BaseModel):
     access_log: str | None = Field(default="-", description="JSON lines: a path, - for standard error, null for none")
     log_bodies: bool = Field(default=False, description="bodies, and so vectors and texts, in the access log")
     max_body_bytes: int = Field(default=16 * 2**20, gt=0)
-    max_vectors: int = Field(default=256, gt=0, description="texts that one request may ask for, candidates counted")
+    max_vectors: int = Field(
+        default=256,
+        gt=0,
+        description="texts that one request may ask for, candidates counted, and with them proposals of `refine`",
+    )
     max_queued_vectors: int = Field(
         default=512, gt=0, description="of one encoder, under way or waiting here; what is more is answered with 429"
     )

@@ -104,6 +104,19 @@ def test_refined_texts_are_nearer_and_say_what_they_cost(inverter, vectors):
     assert now == pytest.approx(cosines, abs=1e-5)
 
 
+def test_several_first_ones_may_be_given_and_each_step_is_told(inverter, vectors):
+    encoder, told = BagEncoder(DIM), []
+    one, other = inverter.invert(vectors, steps=4), inverter.invert(vectors, steps=1)
+    first = list(zip(one, other, strict=True))
+    nearest = refined(inverter, vectors, first, encoder, steps=0, beam=2)
+    alone = [refined(inverter, vectors, some, encoder, steps=0, beam=2) for some in (one, other)]
+    assert [each.cosine for each in nearest] == [max(a.cosine, b.cosine) for a, b in zip(*alone, strict=True)]
+    found = refined(inverter, vectors, first, encoder, 2, 2, on_step=lambda row, best: told.append((row, best)))
+    for row, last in enumerate(found):
+        own = [best for of, best in told if of == row]
+        assert own[0] == nearest[row] and own[-1] == last and len(own) <= 3
+
+
 def test_the_command_line_refines_a_dump(checkpoint, vectors, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(embinv.cli, "open_encoder", lambda spec, device: BagEncoder(DIM))
     np.save(tmp_path / "dump.npy", vectors)

@@ -60,7 +60,7 @@ class Corrector(Protocol[H_co]):
 
 @dataclass(frozen=True)
 class Refined(Generic[H]):
-    """What came of one vector.
+    """What came of one vector, or has come so far.
 
     Attributes:
         hypothesis: the closest seen, the very object that was given or proposed.
@@ -69,7 +69,7 @@ class Refined(Generic[H]):
             the same step is sent once and counts for both, so that neither depends on the other.
         steps: steps that were made.
         stopped: why no more: `close_enough`; `converged`, the last step brought no new text among the b held;
-            `encoder_calls` or `steps`, all that were allowed.
+            `encoder_calls` or `steps`, all that were allowed; None while it goes on.
         cosines: best cosine before the first step and after each, [steps + 1]; none is below the one before.
     """
 
@@ -77,7 +77,7 @@ class Refined(Generic[H]):
     cosine: float
     encoder_calls: int
     steps: int
-    stopped: Stop
+    stopped: Stop | None
     cosines: list[float]
 
 
@@ -93,6 +93,7 @@ def refine(
     close_enough: float = CLOSE_ENOUGH,
     max_encoder_calls: int | None = None,
     on_progress: Callable[[int], None] | None = None,
+    on_step: Callable[[int, Refined[H]], None] | None = None,
 ) -> list[Refined[H]]:
     """Brings hypotheses closer to the vectors that they are to explain; of equally close ones the first wins.
 
@@ -110,6 +111,8 @@ def refine(
         max_encoder_calls: texts embedded for one vector at most, those of its first hypotheses and of what is proposed
             for its closest ones before others.
         on_progress: called with the number of vectors done, whenever it has grown.
+        on_step: called with a vector's row and what has come of it so far, once its first hypotheses are embedded and
+            after each of its steps; what it raises ends all.
 
     Raises:
         ValueError: an argument is out of its range, vectors and hypotheses are not equally many, a target is zero or
@@ -127,7 +130,7 @@ def refine(
         raise ValueError(f"first: hypotheses of {len(first)} vectors for {len(targets)} targets; give as many")
     if empty := [row for row, hypotheses in enumerate(first) if not hypotheses]:
         raise ValueError(f"first: vector {empty[0]} has no hypothesis; give at least one")
-    searches = [_Search[H](target, beam, max_encoder_calls) for target in targets]
+    searches = [_Search[H](row, target, beam, max_encoder_calls) for row, target in enumerate(targets)]
     for search, hypotheses in zip(searches, first, strict=True):
         search.take(hypotheses)
     going, done = searches, 0
@@ -135,6 +138,8 @@ def refine(
         _embed(going, encoder, chunk)
         for search in going:
             search.judge(steps, close_enough)
+            if on_step is not None:
+                on_step(search.row, search.result())
         going = [search for search in going if search.stopped is None]
         if on_progress is not None and done < len(searches) - len(going):
             done = len(searches) - len(going)
@@ -158,6 +163,7 @@ class _Held(Generic[H]):
 class _Search(Generic[H]):
     """The search for one vector's text."""
 
+    row: int
     target: np.ndarray  # [D]
     width: int  # b
     max_encoder_calls: int | None
@@ -197,9 +203,8 @@ class _Search(Generic[H]):
             self.stopped = "steps"
 
     def result(self) -> Refined[H]:
-        assert self.stopped is not None
         count, made = len(self.seen), len(self.cosines) - 1
-        return Refined(self.held[0].hypothesis, self.cosines[-1], count, made, self.stopped, self.cosines)
+        return Refined(self.held[0].hypothesis, self.cosines[-1], count, made, self.stopped, list(self.cosines))
 
 
 def _correct(searches: list[_Search[H]], corrector: Corrector[H], count: int) -> None:

@@ -32,13 +32,14 @@ export async function encode(encoder, text, signal) {
   return Float32Array.from(vector);
 }
 
-/** Yields {pass} for each denoising pass, then {result}: the answer of POST /invert. */
+/** Yields {pass} for each denoising pass, {correction} where it refines, then {result}: the answer of POST /invert. */
 export async function* invert(encoder, body, signal) {
   const response = await post(`invert/${encodeURIComponent(encoder)}/stream`, body, signal, "text/event-stream");
   try {
     for await (const { event, data } of events(response.body)) {
       const value = JSON.parse(data);
       if (event === "pass") yield { pass: value };
+      if (event === "correction") yield { correction: value };
       if (event === "error") throw new ApiError(sentence(value.status, value.detail), value.status);
       if (event === "result") {
         yield { result: value };

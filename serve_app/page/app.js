@@ -2,7 +2,7 @@
 // Each part has a file of its own; here they are joined, and nothing is computed.
 
 import * as api from "./api.js";
-import { showMeasures, showTexts, showTokens } from "./comparison.js";
+import { showMeasures, showTexts, showTokens, signed } from "./comparison.js";
 import { copy, curlCommand } from "./curl.js";
 import { byId, complain, element } from "./elements.js";
 import { decoding, describeDecoding, describeEncoder, fields, listEncoders, offerDecoding, runs } from "./encoder.js";
@@ -194,13 +194,23 @@ async function follow(encoder, vector, settings, signal) {
   state.outcome = null;
   byId("comparison").hidden = true;
   player.clear("Waiting for the first pass…");
-  for await (const { pass, result } of api.invert(encoder.name, { embedding: toBase64(vector), ...settings }, signal)) {
+  const asked = { embedding: toBase64(vector), ...settings };
+  for await (const { pass, correction, result } of api.invert(encoder.name, asked, signal)) {
     if (pass && pass.index === 0) player.add(pass);
+    if (correction && correction.index === 0) {
+      if (correction.step === 0) say("Refining with the encoder…");
+      player.add({ step: null, name: nameOf(correction), tokens: correction.tokens });
+    }
     if (result) {
       player.finish(result.results[0]);
       return { answer: result, result: result.results[0], cosine: { value: null, note: "being measured…" } };
     }
   }
+}
+
+function nameOf({ step, cosine }) {
+  const name = step ? `Correction ${step}` : "Before corrections";
+  return cosine === null ? name : `${name}, cosine ${signed(cosine)}`;
 }
 
 /** How close the recovered text's own vector is to the given one. */
@@ -223,7 +233,8 @@ function showOutcome() {
   const { strategy, steps, seed, candidates, refine } = settings;
   byId("provenance").textContent = [
     `${answer.model}, version ${answer.version}`, strategy, `${steps} steps`,
-    ...(candidates ? [`${candidates} candidates`] : []), ...(refine ? ["refined"] : []), `seed ${seed}`,
+    ...(candidates ? [`${candidates} candidates`] : []),
+    ...(refine ? [`up to ${refine.steps} corrections, ${refine.beam} texts held`] : []), `seed ${seed}`,
   ].join(" · ");
   byId("comparison").hidden = false;
 }

@@ -5,6 +5,9 @@ import { byId, element } from "./elements.js";
 
 const percent = (share) => `${(share * 100).toFixed(share > 0.995 || share < 0.1 ? 1 : 0)} %`;
 
+/** A cosine. */
+export const signed = (value) => value.toFixed(4).replace("-", "−");
+
 /** Both texts; `original` is empty where nobody knows it. Returns {common, total} words, or null. */
 export function showTexts(original, recovered) {
   const found = original.trim() ? difference(original, recovered) : null;
@@ -33,7 +36,10 @@ function marked(text, mark) {
 /** The figures; `cosine` is {value, note}, where a null value is explained by the note. */
 export function showMeasures({ answer, result, cosine, words }) {
   const rows = [
-    ["Cosine", cosine.value === null ? null : cosine.value.toFixed(4).replace("-", "−"), cosine.note],
+    ["Cosine", cosine.value === null ? null : signed(cosine.value), cosine.note],
+    ...(typeof result.encoder_calls === "number"
+      ? [["Encoder calls", String(result.encoder_calls), "texts embedded to find this one"]]
+      : []),
     words?.total
       ? ["Words found", `${words.common} of ${words.total}`, "in their order"]
       : ["Words found", null, "no original to compare with"],

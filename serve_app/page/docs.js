@@ -73,8 +73,9 @@ function fields(api, schema, way = "", depth = 0) {
   return Object.entries(found.properties ?? {}).flatMap(([name, part]) => {
     const row = { name: way + name, schema: part, required: required.has(name) };
     const inside = resolved(api, part);
-    const below = depth > 3 ? [] : fields(api, inside.items ?? inside, `${row.name}${inside.items ? "[]" : ""}.`, depth + 1);
-    return [row, ...below];
+    const below = `${row.name}${inside.items ? "[]" : ""}.`;
+    const forms = depth > 3 ? [] : inside.oneOf ?? [inside.items ?? inside];
+    return [row, ...forms.flatMap((form) => fields(api, form, below, depth + 1))];
   });
 }
 

@@ -69,33 +69,45 @@ function flattened(tree, before = "") {
 
 /** Fills the choices of decoding with the encoder's own; what was chosen stays where it is still there. */
 export function offerDecoding(encoder, first) {
-  const { strategy, steps, candidates } = fields();
+  const { strategy, steps, candidates, refineSteps, refineBeam } = fields();
   const chosen = first ? encoder.defaults.strategy : strategy.value;
   strategy.replaceChildren(...encoder.strategies.map((name) => element("option", name)));
   strategy.value = encoder.strategies.includes(chosen) ? chosen : encoder.strategies[0];
   if (first) steps.value = encoder.defaults.steps;
   steps.max = encoder.limits.steps;
   candidates.max = encoder.limits.candidates;
+  refineSteps.max = encoder.limits.refine_steps;
+  refineBeam.max = encoder.limits.refine_beam;
 }
+
+const refining = (encoder) => Boolean(encoder?.encode) && fields().refine.checked;
 
 export function describeDecoding(encoder) {
   const { strategy, refine } = fields();
   const several = strategy.value === "candidates";
   byId("strategy-help").textContent = STRATEGIES[strategy.value] ?? "";
-  byId("candidates-field").hidden = byId("refine-field").hidden = !several;
+  byId("candidates-field").hidden = !several;
   refine.disabled = !encoder?.encode;
-  byId("refine-help").textContent = encoder?.encode
-    ? "Takes the candidate whose own vector is closest to the given one."
-    : "Needs the encoder, and it is not served here.";
+  byId("refine-steps-field").hidden = byId("refine-beam-field").hidden = !refining(encoder);
+  byId("refine-help").textContent = !encoder?.encode
+    ? "Needs the encoder, and it is not served here."
+    : several
+      ? "Corrects the candidates again and again, and takes the text whose own vector is closest to the given one. "
+        + "Without corrections it takes the closest candidate."
+      : "Corrects the text again and again, and takes the one whose own vector is closest to the given one.";
 }
 
 /** The settings of decoding as the API takes them, or {problem, field}. */
 export function decoding(encoder) {
-  const { strategy, steps, seed, candidates, refine } = fields();
+  const { strategy, steps, seed, candidates, refineSteps, refineBeam } = fields();
+  const several = strategy.value === "candidates";
+  const refined = refining(encoder);
   const numbers = [
     [steps, "Steps", 1, encoder.limits.steps],
     [seed, "The seed", 0, Number.MAX_SAFE_INTEGER],
-    ...(strategy.value === "candidates" ? [[candidates, "Candidates", 1, encoder.limits.candidates]] : []),
+    ...(several ? [[candidates, "Candidates", 1, encoder.limits.candidates]] : []),
+    ...(refined ? [[refineSteps, "Corrections", 0, encoder.limits.refine_steps]] : []),
+    ...(refined ? [[refineBeam, "Texts held", 1, encoder.limits.refine_beam]] : []),
   ];
   for (const [field, name, least, most] of numbers) {
     const value = Number(field.value);
@@ -104,12 +116,12 @@ export function decoding(encoder) {
     }
   }
   const settings = { strategy: strategy.value, steps: Number(steps.value), seed: Number(seed.value) };
-  if (strategy.value !== "candidates") return { settings };
-  const refined = refine.checked && encoder.encode ? { refine: true } : {};
-  return { settings: { ...settings, candidates: Number(candidates.value), ...refined } };
+  if (several) settings.candidates = Number(candidates.value);
+  if (refined) settings.refine = { steps: Number(refineSteps.value), beam: Number(refineBeam.value) };
+  return { settings };
 }
 
 export const fields = () => ({
   strategy: byId("strategy"), steps: byId("steps"), seed: byId("seed"), candidates: byId("candidates"),
-  refine: byId("refine"),
+  refine: byId("refine"), refineSteps: byId("refine-steps"), refineBeam: byId("refine-beam"),
 });

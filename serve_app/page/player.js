@@ -1,4 +1,4 @@
-// The passes of one inversion on the stage: a slider, steps back and forth, playing. A fast server sends all of them in
+// The passes and corrections of one inversion on the stage: a slider, steps back and forth, playing. A fast server sends all of them in
 // an instant; they are shown no faster than an eye follows, unless less motion is asked for.
 
 const SLOWEST_MS = 260;
@@ -43,7 +43,10 @@ export class Player {
     controls.hidden = legend.hidden = true;
   }
 
-  /** Adds a pass: {step, tokens: [{text, confidence}]}; text is null where a place is still hidden. */
+  /**
+   * Adds a pass: {step, tokens: [{text, confidence}]}; text is null where a place is still hidden. What is no pass has
+   * step null, and a name.
+   */
   add(frame) {
     this.#frames.push(frame);
     if (!this.#following) return this.#describe();
@@ -62,7 +65,7 @@ export class Player {
   finish(result) {
     const last = this.#frames.at(-1)?.tokens ?? [];
     if (last.some((token) => token.text === null) || reads(last).trim() !== result.text.trim()) {
-      this.add({ step: null, tokens: [{ text: result.text, confidence: result.confidence }] });
+      this.add({ step: null, name: "Result", tokens: [{ text: result.text, confidence: result.confidence }] });
     }
     this.end();
   }
@@ -126,9 +129,9 @@ export class Player {
 
   #describe() {
     const { slider, pass, back, forth } = this.elements;
-    const { step, tokens } = this.#frames[this.#at];
+    const { step, name: own, tokens } = this.#frames[this.#at];
     const known = tokens.filter((token) => token.text !== null).length;
-    const name = step === null ? "Result" : `Pass ${this.#at + 1}${this.#done ? ` of ${this.passes}` : ""}`;
+    const name = step === null ? own : `Pass ${this.#at + 1}${this.#done ? ` of ${this.passes}` : ""}`;
     slider.max = this.#frames.length - 1;
     slider.value = this.#at;
     slider.setAttribute("aria-valuetext", `${name}, ${known} of ${tokens.length} places known`);

@@ -439,3 +439,36 @@ def test_what_does_not_fit_is_named_with_its_remedy(changed, message):
     }
     with pytest.raises(ValueError, match=message):
         refine(**given | changed)
+
+
+def test_each_step_is_told_with_what_has_come_so_far():
+    encoder, told = WordEncoder(), []
+    truths = sentences(3, words=5, seed=4)
+    corrector, first = TruthfulCorrector(encoder, truths), starts(3, each=2)
+    found = refine(
+        encoder.vectors(truths),
+        first,
+        encoder,
+        corrector,
+        beam=2,
+        on_step=lambda row, best: told.append((row, best)),
+    )
+    for row, last in enumerate(found):
+        own = [best for of, best in told if of == row]
+        assert [best.cosines for best in own] == [last.cosines[:count] for count in range(1, last.steps + 2)]
+        assert [best.cosine for best in own] == last.cosines
+        assert [best.stopped for best in own] == [None] * last.steps + [last.stopped]
+        assert own[0].hypothesis in first[row] and own[0].encoder_calls == 2
+        assert own[-1] == last
+
+
+def test_what_is_raised_when_a_step_is_told_ends_the_search():
+    encoder = WordEncoder()
+    corrector = EditingCorrector()
+
+    def enough(row, best):
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        refine(encoder.vectors(sentences(2)), starts(2), encoder, corrector, on_step=enough)
+    assert len(encoder.calls) == 1 and corrector.asked == []

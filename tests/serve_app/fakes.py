@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from serve_app.answers import Answer, EncoderUnavailable, Seen, Served, UnknownEncoder
-from serve_app.schemas import Description
+from serve_app.schemas import Description, Refinement
 
 DIM = 3
 PASSES = 3
@@ -74,6 +74,10 @@ class EchoBackend:
             for row in range(len(vectors)):
                 event = {"index": row, "step": step, "tokens": [{"text": "a", "confidence": 0.5}]}
                 yield Seen(row, step, json.dumps(event).encode())
+        if isinstance(refine, Refinement):
+            for step in range(refine.steps + 1):
+                event = {"index": 0, "step": step, "text": "a", "cosine": 0.5 + step / 10, "encoder_calls": step + 1}
+                yield Seen(0, PASSES + 1 + step, json.dumps(event).encode(), "correction")
         yield answer(vectors, choices, refine)
 
     async def encode(self, name, texts):

@@ -8,11 +8,13 @@ from ray import serve
 
 from embinv.calibration import weights_digest
 from embinv.checkpoint import read_checkpoint_config
+from embinv.correcting import refined
 from embinv.decoding.options import Choices, DecodingOptions
 from embinv.encoders.base import open_encoder
 from embinv.encoders.spec import EncoderSpec
 from embinv.inverter import load_inverter
 from serve_app.app import PROJECT_ROOT, AppArgs, build_app
+from serve_app.schemas import Refinement
 
 CHOICES = Choices(steps=4)
 
@@ -140,8 +142,14 @@ def test_a_replica_says_what_its_checkpoint_is(handle, tiny_checkpoint):
     assert described.version == weights_digest(tiny_checkpoint)[:12] and described.figures == {"steps": 0}
 
 
-def test_candidates_are_chosen_by_the_embedding_model_as_by_the_library(tiny_checkpoint, vectors):
-    handle = serve.run(build_app(args_for(tiny_checkpoint, encode=True)), name="refining", _local_testing_mode=True)
+@pytest.fixture(scope="module")
+def refining(tiny_checkpoint):
+    app = build_app(args_for(tiny_checkpoint, max_batch_size=8, encode=True))
+    yield serve.run(app, name="refining", _local_testing_mode=True)
+
+
+def test_candidates_are_chosen_by_the_embedding_model_as_by_the_library(refining, tiny_checkpoint, vectors):
+    handle = refining
     choices = Choices("candidates", 4, 1, DecodingOptions(candidates=3))
     found = asked(handle, vectors[:4], choices, True)
     inverter = load_inverter(tiny_checkpoint)
@@ -151,6 +159,48 @@ def test_candidates_are_chosen_by_the_embedding_model_as_by_the_library(tiny_che
     assert [text["text"] for text in found] == [inversion.text for inversion in expected]
     assert [text["cosine"] for text in found] == pytest.approx([i.cosine for i in expected], abs=1e-4)
     assert [text["cosine"] for text in asked(handle, vectors[:4], choices)] == [None] * 4
+    assert [text["encoder_calls"] for text in found] == [None] * 4
+
+
+@pytest.mark.parametrize("choices", [CHOICES, Choices("candidates", 2, 3, DecodingOptions(candidates=3))])
+def test_texts_of_any_strategy_are_refined_as_by_the_library(refining, tiny_checkpoint, vectors, choices):
+    vectors, refinement = vectors[:2], Refinement(steps=2, beam=2)
+    inverter = load_inverter(tiny_checkpoint, batch_size=8)
+    encoder = open_encoder(inverter.config.pairs.encoder)
+    if choices.strategy == "candidates":  # all of them are first hypotheses
+        states = list(inverter.candidate_states(vectors, choices))
+        candidates = inverter.read_candidates(states[-1])
+        first = [candidates[:3], candidates[3:]]
+    else:
+        first = [[each] for each in inverter.invert(vectors, steps=choices.steps)]
+    expected = refined(inverter, vectors, first, encoder, 2, 2, seed=choices.seed)
+    found = asked(refining, vectors, choices, refinement)
+    assert [text["text"] for text in found] == [each.text for each in expected]
+    assert [text["cosine"] for text in found] == pytest.approx([each.cosine for each in expected], abs=1e-4)
+    assert [text["encoder_calls"] for text in found] == [each.encoder_calls for each in expected]
+    assert all(text["probability"] is None and text["steps"] >= 1 for text in found)
+    unrefined = asked(refining, vectors, choices, Refinement(steps=0))
+    assert all(now["cosine"] >= before["cosine"] for now, before in zip(found, unrefined, strict=True))
+    assert [text["encoder_calls"] for text in unrefined] == [len({each.text for each in some}) for some in first]
+
+
+def test_a_stream_shows_the_passes_then_each_correction_then_the_answer(refining, vectors):
+    vectors, refinement = vectors[:2], Refinement(steps=2, beam=2)
+    *seen, answer = refining.options(stream=True).watch.remote(vectors, CHOICES, refinement)
+    names = [event.name for event in seen]
+    assert names == sorted(names, reverse=True) and set(names) == {"pass", "correction"}
+    for row, result in enumerate(map(json.loads, answer.results)):
+        own = [event for event in seen if event.row == row]
+        assert [event.step for event in own] == list(range(1, len(own) + 1))
+        corrections = [json.loads(event.event) for event in own if event.name == "correction"]
+        assert [event["step"] for event in corrections] == list(range(len(corrections)))
+        cosines = [event["cosine"] for event in corrections]
+        assert cosines == sorted(cosines) and all(event["index"] == row for event in corrections)
+        last = corrections[-1]
+        assert {name: last[name] for name in ("text", "cosine", "encoder_calls")} == {
+            name: result[name] for name in ("text", "cosine", "encoder_calls")
+        }
+        assert "".join(token["text"] for token in last["tokens"]).strip() == last["text"]
 
 
 def test_a_broken_checkpoint_stops_the_start(tiny_checkpoint, tmp_path):

@@ -12,6 +12,7 @@ import serve_app.encoders
 from embinv.decoding.options import Choices
 from serve_app.answers import Answer, EncoderUnavailable, Seen, UnknownEncoder
 from serve_app.encoders import PART, TRIES, ServedEncoders
+from serve_app.schemas import Refinement
 from tests.serve_app.fakes import description
 
 DEAD = ActorDiedError()
@@ -124,6 +125,18 @@ def test_a_stream_goes_on_where_the_dead_replica_left_it():
         return [event async for event in encoders_over(handle, retries).watch("a", vectors(2), Choices(), False)]
 
     assert run(collect()) == [*seen, answer] and retries == ["a"]
+
+
+def test_corrections_go_on_there_too():
+    answer = Answer([b"{}"], "v", 0.1)
+    seen = [Seen(0, 1, b"1"), Seen(0, 2, b"0", "correction"), Seen(0, 3, b"1", "correction")]
+    handle = Handle([*seen[:2], DEAD], [*seen, answer])
+
+    async def collect():
+        return [event async for event in encoders_over(handle).watch("a", vectors(1), Choices(), Refinement())]
+
+    assert run(collect()) == [*seen, answer]
+    assert [call[2] for call in handle.calls] == [Refinement()] * 2
 
 
 def test_a_caller_that_goes_away_cancels_its_call():

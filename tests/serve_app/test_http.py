@@ -133,6 +133,35 @@ def test_a_text_is_encoded_as_by_its_recipe_and_comes_back_as_a_text(client, tin
     assert result["cosine"] == pytest.approx(float(own @ vector), abs=1e-4)
 
 
+def test_a_text_is_refined_and_its_corrections_arrive_behind_the_passes(client, tiny_checkpoint, vectors):
+    body = {"embedding": vectors[0].tolist(), "steps": 4, "refine": {"steps": 2, "beam": 2}}
+    (result,) = client.post(URL, json=body).json()["results"]
+    own = open_encoder(load_inverter(tiny_checkpoint).config.pairs.encoder).encode([result["text"] or " "])[0]
+    assert result["cosine"] == pytest.approx(float(own @ vectors[0] / np.linalg.norm(own)), abs=1e-4)
+    assert 1 <= result["encoder_calls"] <= 1 + 2 * 4 and result["probability"] is None
+    with client.stream("POST", URL + "/stream", json=body) as response:
+        lines = [line.partition(": ") for line in response.iter_lines() if line]
+    names = [value for key, _, value in lines if key == "event"]
+    events = [json.loads(value) for key, _, value in lines if key == "data"]
+    assert list(dict.fromkeys(names)) == ["pass", "correction", "result"]
+    assert events[-1]["results"] == [result]
+    cosines = [event["cosine"] for event, name in zip(events, names, strict=True) if name == "correction"]
+    assert cosines == sorted(cosines) and cosines[-1] == result["cosine"]
+
+
+def test_a_client_that_hangs_up_in_a_refinement_gives_its_place_back(client, vectors):
+    body = {"embeddings": [vectors[0].tolist()] * 3, "steps": 4, "refine": {"steps": 20, "beam": 1}}
+    for _ in range(6):  # each counts 63 of MOST
+        with client.stream("POST", URL + "/stream", json=body) as response:
+            assert response.status_code == 200
+            next(line for line in response.iter_lines() if line == "event: correction")
+        deadline = time.monotonic() + 20
+        while (again := client.post(URL, json={**body, "refine": False})).status_code == 429:
+            assert time.monotonic() < deadline, again.text
+            time.sleep(0.05)
+        assert again.status_code == 200
+
+
 def test_passes_arrive_one_by_one_and_then_the_answer(client, vectors):
     body = {"embedding": vectors[0].tolist(), "steps": 4}
     with client.stream("POST", URL + "/stream", json=body) as response:

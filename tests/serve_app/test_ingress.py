@@ -73,6 +73,25 @@ def test_candidates_and_refine_reach_the_encoder(client):
     assert texts(client.post(URL, json=body)) == ["[1.0, 2.0, 3.0] candidates 8 0 7 True"]
 
 
+def test_a_refinement_reaches_the_encoder_with_any_strategy(client):
+    for strategy in ("confidence", "candidates"):
+        body = {**ONE, "strategy": strategy, "refine": {"steps": 2, "beam": 3}}
+        assert texts(client.post(URL, json=body)) == [f"[1.0, 2.0, 3.0] {strategy} 8 0 4 steps=2 beam=3"]
+
+
+def events_of(response):
+    assert response.status_code == 200, response.text
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in response.text.split("\n\n")[:-1]]
+    return [(block["event"], json.loads(block["data"])) for block in blocks]
+
+
+def test_a_stream_shows_corrections_behind_the_passes(client):
+    found = events_of(client.post(URL + "/stream", json={**ONE, "refine": {"steps": 1}}))
+    assert [name for name, _ in found] == ["pass"] * PASSES + ["correction"] * 2 + ["result"]
+    corrections = [data for name, data in found if name == "correction"]
+    assert [(data["step"], data["cosine"]) for data in corrections] == [(0, 0.5), (1, 0.6)]
+
+
 def test_a_stream_shows_each_pass_and_then_the_answer(client):
     response = client.post(URL + "/stream", json={"embeddings": [[1, 2, 3], [4, 5, 6]], "steps": 3})
     assert response.status_code == 200
@@ -100,6 +119,9 @@ def test_where_none_is_served_encode_says_how_to_have_one_and_refine_is_refused(
     assert response.status_code == 404 and "encode: true" in response.json()["detail"]
     response = client.post(URL, json={**ONE, "strategy": "candidates", "refine": True})
     assert response.status_code == 422 and "send refine false" in response.json()["detail"]
+    response = client.post(URL, json={**ONE, "refine": {"steps": 0}})
+    assert response.status_code == 422 and "send refine false" in response.json()["detail"]
+    assert client.get("/encoders").json()["encoders"][0]["defaults"]["refine"] is None
 
 
 def test_the_encoders_are_listed_with_what_is_known_of_them(client):
@@ -108,6 +130,8 @@ def test_the_encoders_are_listed_with_what_is_known_of_them(client):
     fake, starting = listed["encoders"]
     assert (fake["name"], fake["dim"], fake["languages"], fake["encode"]) == ("fake", 3, ["en", "de"], True)
     assert fake["figures"] == {"validation_token_accuracy": 0.5} and fake["limits"]["vectors"] == 256
+    assert (fake["limits"]["refine_steps"], fake["limits"]["refine_beam"]) == (20, 8)
+    assert fake["defaults"] == {"strategy": "confidence", "steps": 8, "refine": {"steps": 5, "beam": 4}}
     assert (starting["name"], starting["status"], starting["dim"]) == ("starting", "DEPLOYING", None)
 
 
@@ -139,7 +163,15 @@ WRONG = {
     "base64 of another dimension": (b'{"embedding": "AACAPw=="}', "embedding has 1 dimensions"),
     "base64 of NaN": (b'{"embedding": "AADAfwAAgD8AAIA/"}', "NaN or infinity"),
     "candidates of no use": (b'{"embedding": [1, 2, 3], "candidates": 2}', "candidates does nothing for strategy"),
-    "refine of no use": (b'{"embedding": [1, 2, 3], "refine": true}', "refine does nothing for strategy confidence"),
+    "refine of no use": (
+        b'{"embedding": [1, 2, 3], "refine": true}',
+        "refine true does nothing for strategy confidence",
+    ),
+    "a long refinement": (
+        b'{"embedding": [1, 2, 3], "refine": {"steps": 20}}',
+        "embeddings x (candidates + refine's steps x beam x beam) are 321 texts; send at most 256 in one request",
+    ),
+    "an unknown key of refine": (b'{"embedding": [1, 2, 3], "refine": {"width": 1}}', 'unknown key "width" in refine'),
     "65 candidates": (b'{"embedding": [1, 2, 3], "candidates": 65}', "send a whole number from 1 to 64"),
     "513 steps": (b'{"embedding": [1, 2, 3], "steps": 513}', "steps is 513; send a whole number from 1 to 512"),
     "deep nesting": (b'{"embedding": ' + b"[" * 5000, "not JSON"),
@@ -212,6 +244,19 @@ def test_more_vectors_than_the_limit_are_refused_candidates_counted():
     response = client.post(URL, json=many)
     assert response.status_code == 422 and "6 texts; send at most 4" in response.json()["detail"]
     assert client.post(URL, json={"embeddings": [[1, 2, 3]] * 4}).status_code == 200
+
+
+def test_a_refined_vector_counts_for_what_may_be_written_for_it():
+    measures = Tally()
+    client = client_for(measures=measures, max_vectors=20)
+    body = {"embeddings": [[1, 2, 3]] * 2, "refine": {"steps": 2, "beam": 2}}
+    for path in (URL, URL + "/stream"):
+        assert client.post(path, json=body).status_code == 200
+    assert measures.queue == [("fake", 18), ("fake", 0)] * 2
+    response = client.post(URL, json={**body, "strategy": "candidates", "candidates": 3})
+    assert response.status_code == 422 and "are 22 texts; send at most 20" in response.json()["detail"]
+    assert client.post(URL, json={**body, "refine": {"steps": 0}}).status_code == 200
+    assert measures.queue[-2:] == [("fake", 2), ("fake", 0)]
 
 
 def test_a_fault_of_ours_is_500_without_its_traceback():
@@ -433,6 +478,9 @@ def test_the_documentation_describes_bodies_and_problems(client):
     assert {"embedding", "embeddings", "strategy", "steps", "candidates", "beams", "seed", "refine"} == set(
         schema["properties"]
     )
+    choice, loop = schema["properties"]["refine"]["oneOf"]
+    assert choice == {"type": "boolean"} and loop == {"$ref": "#/components/schemas/Refinement"}
+    assert set(document["components"]["schemas"]["Refinement"]["properties"]) == {"steps", "beam"}
     assert {"200", "401", "404", "408", "413", "422", "429", "503"} <= set(operation["responses"])
     assert set(document["paths"]) == {
         "/healthz", "/readyz", "/encoders", "/invert/{encoder}", "/invert/{encoder}/stream", "/encode/{encoder}",

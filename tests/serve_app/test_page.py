@@ -181,12 +181,79 @@ def test_the_curl_command_is_copied_whole_and_works(opened):
 def test_candidates_bring_their_settings(page):
     page.select_option("#strategy", "candidates")
     page.fill("#candidates", "3")
-    page.check("#refine")
     with page.expect_request("**/stream") as caught:
         invert(page)
     body = caught.value.post_data_json
-    assert (body["strategy"], body["candidates"], body["refine"]) == ("candidates", 3, True)
-    expect(page.locator("#provenance")).to_contain_text("candidates · 8 steps · 3 candidates · refined · seed 0")
+    assert (body["strategy"], body["candidates"]) == ("candidates", 3) and "refine" not in body
+    expect(page.locator("#provenance")).to_contain_text("candidates · 8 steps · 3 candidates · seed 0")
+
+
+@pytest.mark.parametrize("strategy", ["confidence", "candidates"])
+def test_a_text_of_any_strategy_is_refined_and_each_correction_seen(page, strategy, keep):
+    page.select_option("#strategy", strategy)
+    expect(page.locator("#refine-steps")).to_be_hidden()
+    page.check("#refine")
+    page.fill("#refine-steps", "2")
+    page.fill("#refine-beam", "3")
+    expect(page.locator("#refine-help")).to_contain_text(
+        "closest candidate" if strategy == "candidates" else "the text"
+    )
+    with page.expect_request("**/stream") as caught:
+        invert(page)
+    assert caught.value.post_data_json["refine"] == {"steps": 2, "beam": 3}
+    assert json.loads(page.locator("#curl").text_content().split("-d '")[1][:-1])["refine"] == {"steps": 2, "beam": 3}
+    expect(page.locator("#provenance")).to_contain_text("up to 2 corrections, 3 texts held · seed 0")
+    cosine = page.locator("[data-measure=Cosine] dd").evaluate("(e) => e.firstChild.textContent")
+    calls = page.locator("[data-measure='Encoder calls'] dd").evaluate("(e) => e.firstChild.textContent")
+    assert 1 <= int(calls) <= 4 + 2 * 9
+    slider = page.locator("#slider")
+    slider.focus()
+    page.keyboard.press("End")
+    expect(page.locator("#pass")).to_have_text(re.compile(rf"(Correction [12]|Before corrections), cosine {cosine}$"))
+    assert page.locator("#stage").text_content().strip() == page.locator("#recovered-text").text_content().strip()
+    page.keyboard.press("Home")
+    expect(page.locator("#pass")).to_contain_text("Pass 1 of")
+    if strategy == "confidence":
+        keep(page, "refined")
+
+
+def test_an_unrefined_text_has_no_encoder_calls(page):
+    invert(page)
+    expect(page.locator("[data-measure='Steps taken'] dd")).to_be_visible()
+    expect(page.locator("[data-measure='Encoder calls']")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("field", "value"), [("refine-steps", "21"), ("refine-steps", "-1"), ("refine-beam", "0")])
+def test_a_wrong_setting_of_refining_is_named_only_where_it_refines(page, field, value):
+    page.fill("#text", TEXT)
+    page.check("#refine")
+    page.fill(f"#{field}", value)
+    page.click("#invert")
+    expect(page.locator("#error")).to_contain_text("give a whole number from")
+    expect(page.locator(f"#{field}")).to_be_focused()
+    page.uncheck("#refine")
+    invert(page)
+    expect(page.locator("#error")).to_be_hidden()
+
+
+def test_where_the_encoder_is_not_served_nothing_is_refined(opened):
+    def without(route):
+        answer = route.fetch()
+        listed = answer.json()
+        listed["encoders"][0]["encode"] = False
+        route.fulfill(response=answer, json=listed)
+
+    page = opened(before=lambda page: page.route("**/encoders", without))
+    expect(page.locator("#status")).to_have_text("Ready.")
+    expect(page.locator("#refine")).to_be_disabled()
+    expect(page.locator("#refine-help")).to_have_text("Needs the encoder, and it is not served here.")
+
+
+def test_the_documentation_lists_what_refine_takes(page, base_url):
+    page.goto(base_url + "/docs")
+    expect(page.locator("#status")).to_contain_text("routes.")
+    names = page.locator("section:has(h2:has-text('/invert/{encoder}')) th").all_text_contents()
+    assert {"refine", "refine.steps", "refine.beam", "results[].encoder_calls"} <= set(names)
 
 
 def test_everything_is_done_by_keyboard_alone(page):
@@ -221,6 +288,7 @@ def test_every_text_has_contrast(opened, scheme, keep):
     invert(page)
     page.click("summary:has-text('Token by token')")
     page.select_option("#strategy", "candidates")
+    page.check("#refine")
     assert page.evaluate(CONTRAST) == []
     if scheme == "dark":
         keep(page, "dark")
@@ -239,6 +307,7 @@ def test_a_phone_needs_no_scrolling_sideways(opened, keep):
     for summary in page.locator("summary:visible").all():
         summary.click()
     page.select_option("#strategy", "candidates")
+    page.check("#refine")
     assert page.evaluate(wide) == 0
     keep(page, "phone")
     drop(page, "x" * 100 + ".json", json.dumps([[0.5] * 384] * 2).encode())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embinv.decoding.options import Choices, DecodingOptions
-from serve_app.schemas import MAX_STEPS, InvertRequest, parse_request
+from serve_app.schemas import MAX_STEPS, InvertRequest, Refinement, parse_request
 from serve_app.vectors import to_base64, vectors_of
 
 DIM = 3
@@ -90,6 +90,24 @@ WRONG = {
         {"embedding": VECTOR, "strategy": "beams"},
         'strategy is "beams"; send one of confidence',
     ),
+    "refine as text": (
+        {"embedding": VECTOR, "refine": "true"},
+        'refine is "true"; send true, false, or an object of steps and beam',
+    ),
+    "refine as a list": ({"embedding": VECTOR, "refine": [5, 4]}, "refine is a list; send true, false, or an object"),
+    "refine of null": ({"embedding": VECTOR, "refine": None}, "refine is null; send true, false, or an object"),
+    "too many corrections": (
+        {"embedding": VECTOR, "refine": {"steps": 21}},
+        "refine.steps is 21; send a whole number from 0 to 20",
+    ),
+    "no beam": ({"embedding": VECTOR, "refine": {"beam": 0}}, "refine.beam is 0; send a whole number from 1 to 8"),
+    "a wide beam": ({"embedding": VECTOR, "refine": {"beam": 9}}, "refine.beam is 9; send"),
+    "half a correction": ({"embedding": VECTOR, "refine": {"steps": 2.5}}, "refine.steps is 2.5; send a whole number"),
+    "true corrections": ({"embedding": VECTOR, "refine": {"steps": True}}, "refine.steps is true; send"),
+    "an unknown key of refine": (
+        {"embedding": VECTOR, "refine": {"step": 3}},
+        "unknown key \"step\" in refine; send 'steps' instead (the keys are steps, beam)",
+    ),
     "a negative seed": ({"embedding": VECTOR, "seed": -1}, "seed is -1; send a whole number from 0"),
 }
 
@@ -123,6 +141,7 @@ def test_the_schema_names_the_strategies():
         ({"beams": 2}, "beams does nothing for strategy confidence; leave it out"),
         ({"candidates": 2}, "candidates does nothing for strategy confidence; send strategy 'candidates'"),
         ({"strategy": "candidates", "beams": 2}, "beams does nothing for strategy candidates; leave it out"),
+        ({"refine": True}, "refine true does nothing for strategy confidence; send strategy 'candidates'"),
     ],
 )
 def test_what_an_encoder_has_no_use_for_is_refused(body, message):
@@ -138,3 +157,21 @@ def test_beams_and_candidates_reach_the_decoder():
 
     assert options(strategy="beam", beams=7) == DecodingOptions(beams=7)
     assert options(strategy="candidates", candidates=3) == DecodingOptions(candidates=3)
+
+
+def refinement(refine, **body):
+    request = parse_request(InvertRequest, json.dumps({"embedding": VECTOR, "refine": refine} | body).encode(), DIM)
+    request.choices(["confidence", "candidates"])  # it goes with any strategy
+    return request.refine
+
+
+def test_refine_is_a_choice_or_a_loop_of_steps_and_beam():
+    assert refinement(True, strategy="candidates") is True and refinement(False) is False
+    assert refinement({}) == Refinement(steps=5, beam=4)
+    assert refinement({"steps": 0, "beam": 8}) == Refinement(steps=0, beam=8)
+    assert refinement({"beam": 1}, strategy="candidates") == Refinement(steps=5, beam=1)
+
+
+def test_a_refinement_counts_what_it_may_write():
+    assert Refinement(steps=5, beam=4).proposals == 80
+    assert Refinement(steps=0, beam=4).proposals == 0
