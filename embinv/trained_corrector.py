@@ -16,13 +16,13 @@ from torch import Tensor
 from embinv.checkpoint import Checkpoint, load_checkpoint
 from embinv.decoding.autoregressive import best_texts
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
-from embinv.decoding.editing import edit
+from embinv.decoding.editing import edit, edit_at_once
 from embinv.decoding.options import DecodingOptions
 from embinv.encoders.spec import EncoderSpec
 from embinv.inversion import Inversion, read_texts, text_ids, text_stream
 from embinv.models.evidence import evidence
 from embinv.models.reduced import ARITHMETIC, inference_precision
-from embinv.training.correction import LIKELIEST, OfHypotheses
+from embinv.training.correction import OfHypotheses
 
 PASSES = 4  # of a denoiser that fills what it hid, after the one that says what is wrong
 FAMILIES = ("mdlm_corrector", "t5_corrector")
@@ -78,21 +78,21 @@ class TrainedCorrector:
 
     def _written(self, known: Tensor, hypotheses: Tensor, streams: list[int], count: int) -> DecodingState:
         """[M x count, L] by a T5, which draws nothing."""
-        request = self._request(known, DecodingOptions(beams=count), tuple(streams))
+        request = self._request(known, streams, DecodingOptions(beams=count))
         return best_texts(OfHypotheses(self._model, hypotheses), request)
 
     def _edited(self, known: Tensor, hypotheses: Tensor, streams: list[int], count: int) -> DecodingState:
         """[M x count, L] by a denoiser."""
-        said = [final_state(edit(self._model, self._request(known, LIKELIEST, tuple(streams)), hypotheses))]
+        said = [edit_at_once(self._model, self._request(known, streams), hypotheses)]
         for place in range(1, count):
             # A hypothesis of the same vector that was corrected before gets other draws.
-            request = self._request(known, DecodingOptions(), tuple(stream + place for stream in streams))
+            request = self._request(known, [stream + place for stream in streams])
             said.append(final_state(edit(self._model, request, hypotheses)))
         tokens = torch.stack([state.tokens for state in said], dim=1).flatten(0, 1)
         sure = torch.stack([state.confidence for state in said], dim=1).flatten(0, 1)
         return DecodingState(tokens, sure, PASSES)
 
-    def _request(self, known: Tensor, options: DecodingOptions, streams: tuple[int, ...]) -> DecodingRequest:
+    def _request(self, known: Tensor, streams: list[int], options: DecodingOptions | None = None) -> DecodingRequest:
         return DecodingRequest(
             known,
             self.config.pairs.seq_len,
@@ -101,8 +101,8 @@ class TrainedCorrector:
             self._seed,
             self._vocabulary.other_id,
             self._ends,
-            options,
-            streams,
+            options or DecodingOptions(),
+            tuple(streams),
         )
 
 

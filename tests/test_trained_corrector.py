@@ -57,7 +57,7 @@ def test_proposals_are_as_many_as_asked_and_of_their_own_rows(corrector):
         part = slice(row, row + 1)
         assert texts_of(corrector.propose(targets[part], texts[part], own[part], 3)) == texts_of(found[row : row + 1])
     for each in (each for row in found for each in row):
-        assert len(each.token_confidence) == len(each.token_ids) < LENGTH and 0 < each.confidence <= 1
+        assert len(each.token_confidence) == len(each.token_ids) <= LENGTH and 0 < each.confidence <= 1
         assert each.probability is None and "dan" not in each.text.split()
 
 

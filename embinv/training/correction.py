@@ -20,8 +20,7 @@ from torch import Tensor
 from embinv.data.pairs import Pairs
 from embinv.decoding.autoregressive import Writing, decode_greedily
 from embinv.decoding.base import DecodingState, Denoiser, final_state
-from embinv.decoding.editing import edit
-from embinv.decoding.options import DecodingOptions
+from embinv.decoding.editing import edit_at_once
 from embinv.diffusion.corruption import mask_by
 from embinv.training.engine import Engine
 from embinv.training.settings import TrainingSettings
@@ -29,7 +28,6 @@ from embinv.training.step import Draws, StepLoss, TokenIds, add_noise, summed_by
 from embinv.training.teacher_forcing import counted, forced_loss_of
 from embinv.training.validation import BATCH, HeldOutTexts, Validation, right_in
 
-LIKELIEST = DecodingOptions(temperature=0.0)
 WHOLE = 0.5  # share of the hypotheses of which a denoiser sees every token
 
 
@@ -76,7 +74,7 @@ def _noised(embedding: Tensor, settings: TrainingSettings, draws: Draws) -> Tens
 def edited(model: Denoiser, given: Tensor, embedding: Tensor, ids: TokenIds, steps: int) -> Iterator[DecodingState]:
     """A denoiser's correction of the hypotheses in `given` [B, 2 L], by its likeliest tokens."""
     hypothesis = given.chunk(2, dim=1)[0]
-    return edit(model, ids.request(embedding, hypothesis.shape[1], steps, LIKELIEST), hypothesis)
+    yield edit_at_once(model, ids.request(embedding, hypothesis.shape[1], steps), hypothesis)
 
 
 def rewritten(model: Any, given: Tensor, embedding: Tensor, ids: TokenIds, steps: int) -> Iterator[DecodingState]:

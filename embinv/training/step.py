@@ -16,7 +16,6 @@ from torch import Tensor
 
 from embinv.data.pairs import Pairs
 from embinv.decoding.base import DecodingRequest
-from embinv.decoding.options import DecodingOptions
 from embinv.diffusion.corruption import mask_by
 from embinv.diffusion.loss import LOSS_WEIGHTS, token_weights
 from embinv.diffusion.schedule import TIME_SAMPLERS
@@ -40,19 +39,9 @@ class TokenIds:
         """EOS and PAD."""
         return self.eos_id, self.pad_id
 
-    def request(
-        self, embedding: Tensor, length: int, steps: int, options: DecodingOptions | None = None
-    ) -> DecodingRequest:
+    def request(self, embedding: Tensor, length: int, steps: int) -> DecodingRequest:
         """To write a text of at most `length` tokens from each row of [B, D]."""
-        return DecodingRequest(
-            embedding,
-            length,
-            self.mask_id,
-            steps,
-            other_id=self.other_id,
-            end_ids=self.ends,
-            options=options or DecodingOptions(),
-        )
+        return DecodingRequest(embedding, length, self.mask_id, steps, other_id=self.other_id, end_ids=self.ends)
 
 
 def step_generator(seed: int, step: int, stream: int) -> torch.Generator:
