@@ -45,11 +45,11 @@ def make_hypotheses(wish: Wish, overwrite: bool = False) -> dict[str, Any]:
             disk is full.
     """
     job, out = job_of(wish), wish.out
+    run = run_of(job)
     require_siblings(out)
     with told_plainly(out), sole_writer(out):
         if overwrite:
             start_over(out)
-        run = run_of(job)
         require_same_run(out, run)
         stats = finished(out)
         if stats is not None:

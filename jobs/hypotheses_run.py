@@ -4,11 +4,13 @@ What a corrector learns from must be new to the inverter: the pairs have a split
 says which texts it learnt from (jobs/train_identity.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from json import loads
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from embinv.calibration import weights_digest
 from embinv.data.corrections import HypothesesRecipe
@@ -117,7 +119,7 @@ def require_unseen(training: dict[str, Any], checkpoint: Path, data: Path) -> No
     Raises:
         ValueError: it did not learn from exactly the train split of these pairs.
     """
-    pairs = identity_of(data, ("train",))
+    pairs = _identity(data, ("train",))
     wanted = {"train_rows": pairs["train.rows"], "train_ids": pairs["train.ids"]}
     if not wanted.keys() <= training.keys():
         why = "does not say which texts its inverter learnt from"
@@ -133,13 +135,17 @@ def require_unseen(training: dict[str, Any], checkpoint: Path, data: Path) -> No
 
 
 def run_of(job: Job) -> dict[str, Any]:
-    """All that decides which hypotheses come out, beside the hardware, and where from."""
+    """All that decides which hypotheses come out, beside the hardware, and where from.
+
+    Raises:
+        ValueError: a file of the pairs cannot be read.
+    """
     wish = job.wish
     return {
         "checkpoint": str(wish.checkpoint),
         "data": str(wish.data),
         "hypotheses": job.hypotheses.model_dump(mode="json"),
-        "pairs": identity_of(wish.data, tuple(SPLITS)),
+        "pairs": _identity(wish.data, tuple(SPLITS)),
         "precision": wish.precision,
         "assume_unseen": wish.assume_unseen,
     }
@@ -154,6 +160,16 @@ def require_same_run(out: Path, run: dict[str, Any]) -> None:
     earlier = earlier_run(out, "hypotheses", "hypotheses")
     if earlier is not None:
         require_same_settings(out, _only(earlier, COMPARED), _only(run, COMPARED))
+
+
+def _identity(data: Path, splits: Sequence[str]) -> dict[str, Any]:
+    try:
+        return identity_of(data, splits)
+    except (pa.ArrowException, OSError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"--data {data}: cannot be read ({why}); put it back, or make it anew with jobs/encode.py --overwrite"
+        ) from error
 
 
 def _only(run: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

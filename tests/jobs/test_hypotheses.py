@@ -29,7 +29,7 @@ from jobs.hypotheses_pipeline import pools
 from jobs.hypotheses_run import Wish, job_of
 from jobs.hypotheses_stages import EncodeHypotheses, InvertWindow, read_schema
 from jobs.pool import ModelPool
-from jobs.rejects import read_rejects
+from jobs.rejects import read_rejects, refuse_file
 from jobs.shards import list_windows, read_window
 from jobs.train_identity import identity_of, require_finished, train_texts
 from tests.fakes import MINILM, pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer, write_pairs
@@ -112,6 +112,18 @@ def test_pairs_that_are_not_whole_or_have_no_validation_are_refused(given, nothi
     assert "no rows in split=validation" in given.refusal()
     (given.data / "_SUCCESS").unlink()
     assert "encoding has not finished there" in given.refusal()
+
+
+def test_a_damaged_file_of_pairs_is_refused_whoever_finds_it(given, nothing_is_inverted):
+    file, schema = given.data / "split=correction" / "b.parquet", read_schema(read_recipe(given.data))
+    [window] = list_windows([file], 512, refuse_file)
+    content = bytearray(file.read_bytes())
+    content[4 : len(content) // 2] = b"\xff" * (len(content) // 2 - 4)  # the footer stays
+    file.write_bytes(content)
+    assert given.refusal().startswith(f"--data {given.data}: cannot be read (")
+    with pytest.raises(ValueError, match=rf"^{file}: cannot be read \(.*\); put it back"):
+        list(read_window(window, refuse_file, schema))
+    assert not given.wish.out.exists()
 
 
 def test_pairs_of_another_recipe_are_refused_by_name(given, nothing_is_inverted, tmp_path):
@@ -396,16 +408,6 @@ def test_overwrite_makes_them_anew(made, tmp_path):
     stats = make_hypotheses(replace(given.wish, out=out, steps=1), overwrite=True)
     assert stats["splits"] == {"train": SPLITS["correction"], "validation": SPLITS["validation"]}
     assert read_hypotheses_recipe(out).steps == 1
-
-
-def test_a_damaged_file_of_pairs_ends_the_job_and_is_named(ray_cluster, given):
-    file = given.data / "split=correction" / "b.parquet"
-    content = bytearray(file.read_bytes())
-    content[4 : len(content) // 2] = b"\xff" * (len(content) // 2 - 4)  # the footer stays
-    file.write_bytes(content)
-    told = given.refusal(workers=1)
-    assert told.startswith(f"{file}: cannot be read (") and told.endswith("; put it back, or make its folder anew")
-    assert not (given.wish.out / "_SUCCESS").exists()
 
 
 def test_a_trained_inverter_is_asked_about_texts_that_it_has_not_learnt_from_alone(tiny_run, tiny_pairs, tmp_path):
