@@ -85,7 +85,9 @@ class CheckpointConfig(BaseModel):
         "and the correctors of the first and the last",
     )
     pairs: PairsRecipe = Field(description="the recipe of the data: encoder, tokenizer hash, special ids, L")
-    training: dict[str, Any] = Field(description="steps, seconds, samples per second, figures of the validation")
+    training: dict[str, Any] = Field(
+        description="how many texts and a checksum of their ids, steps, seconds, figures of the validation"
+    )
     statistics: EmbeddingStatistics | None = Field(
         default=None, description="null where the training vectors are not known: an inverter that others trained"
     )

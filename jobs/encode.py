@@ -7,7 +7,6 @@ killed goes on where it was: no row is lost, none stands twice. `_SUCCESS` says 
 
 import sys
 import time
-from contextlib import suppress
 from json import loads
 from pathlib import Path
 from shutil import rmtree
@@ -27,17 +26,19 @@ from jobs.arguments import (
     run_job,
     write_json,
 )
-from jobs.encode_pipeline import discard_uncommitted, run_pipeline
+from jobs.encode_pipeline import run_pipeline
 from jobs.encode_plan import plan_encoding, plan_text
 from jobs.encode_run import recipe_of, require_same_run, run_of
 from jobs.encode_stages import Job
+from jobs.exactly_once import discard_uncommitted, distinct, finished, ids_by_split, progress_folder, start_over
 from jobs.failures import told_plainly
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours, require_siblings, sole_writer
-from jobs.progress import RowCounter, Watch, duration
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings, sole_writer
+from jobs.progress import Clock, RowCounter, Watch, duration
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, reject_file, require_few
+from jobs.same_run import RUN_FILE
 from jobs.session import ray_session
-from jobs.shards import Window, list_windows, read_ids, readable_ids
+from jobs.shards import Window, list_windows, readable_ids
 
 REASONS = {  # as a reader of the statistics would ask; others are an encoder's own words
     "too_few_tokens": "  under data.min_tokens tokens",
@@ -80,7 +81,7 @@ def make_pairs(config: Config, texts: Path, out: Path, overwrite: bool = False) 
     """
     corpus, shards = read_corpus(texts)
     recipe = recipe_of(config)
-    progress = out.with_name(f".{out.name}.progress")
+    progress = progress_folder(out)
     run = run_of(config, recipe, texts, corpus)
     require_siblings(out)
     with told_plainly(out), sole_writer(out):
@@ -93,12 +94,10 @@ def _make_or_go_on(
     """Makes the pairs from where an earlier run of the same job got to."""
     out, progress = job.out, job.started.parent
     if overwrite:
-        require_ours(out, _is_split)
-        rmtree(progress, ignore_errors=True)  # first: killed in between, the next run would skip what is deleted
-        delete_ours(out, _is_split)
-    require_same_run(out, progress, job.recipe, run)
-    if (out / SUCCESS_FILE).is_file():
-        stats = loads((out / STATS_FILE).read_text(encoding="utf-8"))
+        start_over(out)
+    require_same_run(out, job.recipe, run)
+    stats = finished(out)
+    if stats is not None:
         print(f"{out}: all done before, {stats['rows']:,} pairs; --overwrite makes them anew")
         return stats
     return _make(job, run, shards, corpus, progress)
@@ -108,7 +107,7 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     config, out = job.config, job.out
     rmtree(job.started, ignore_errors=True)
     job.started.mkdir(parents=True)
-    write_json(progress / "run.json", run)  # before anything lies in `out`, or that would be taken for a stranger's
+    write_json(progress / RUN_FILE, run)  # before anything lies in `out`, or that would be taken for a stranger's
     keep_settings(config, out, "encode")
     clear(out)
     discard_uncommitted(out, progress / "ids")
@@ -119,24 +118,17 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
             f"--texts {run['texts']}: its files hold {held:,} texts, but its {STATS_FILE} says {corpus['rows']:,}; "
             "files were lost or changed: make the corpus anew with jobs/corpus.py --overwrite"
         )
-    clock = progress / "seconds.json"
-    earlier = loads(clock.read_text(encoding="utf-8")) if clock.is_file() else 0.0
-    began = time.time()
-
-    def keep_time(seconds: float) -> None:
-        with suppress(OSError):  # a full disk is told where pairs are written
-            write_json(clock, round(earlier + seconds, 2))
-
-    with Watch(RowCounter(out), corpus["rows"], "encoded", keep_time) as watch:
+    clock, began = Clock(progress / "seconds.json"), time.time()
+    with Watch(RowCounter(out), corpus["rows"], "encoded", clock.keep) as watch:
         if windows:
             run_pipeline(job, windows, progress / "ids")
     seconds = watch.seconds
     rejects = read_rejects(out)
-    by_split = _ids_by_split(out)
+    by_split = ids_by_split(out)
     splits = {split: len(found) for split, found in by_split.items()}
     rows = sum(splits.values())
-    ids = _distinct(by_split, out)
-    write_json(clock, round(earlier + seconds, 2))
+    ids = distinct(by_split, out)
+    clock.keep(seconds)
     require_few(rejects, len(shards), config.data.max_rejected)
     left_out = _left_out(windows, rejects.files, ids)
     refused = rejects.without(ids)
@@ -158,7 +150,7 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
         "splits": splits,
         "dropped": dropped,
         "rejected_files": rejects.files,
-        "seconds": round(seconds + earlier, 2),
+        "seconds": round(clock.earlier + seconds, 2),
         "start_up_seconds": round(start_up, 2),
         "samples_per_second": round((rows - watch.before) / seconds, 1),
         "corpus": {name: corpus[name] for name in ("rows", "languages", "dropped", "seconds")},
@@ -168,30 +160,6 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     (out / SUCCESS_FILE).touch()
     rmtree(progress)
     return stats
-
-
-def _is_split(path: Path) -> bool:
-    return path.name.startswith("split=")
-
-
-def _ids_by_split(out: Path) -> dict[str, np.ndarray]:
-    """[rows] int64 for each split, the ids in its files."""
-    return {
-        folder.name.removeprefix("split="): read_ids(folder.rglob("*.parquet"))
-        for folder in sorted(out.glob("split=*"))
-    }
-
-
-def _distinct(by_split: dict[str, np.ndarray], out: Path) -> np.ndarray:
-    """[rows] int64, all ids; our own promise is checked at the end of each run: none stands twice."""
-    ids = np.concatenate([np.zeros(0, dtype=np.int64), *by_split.values()])
-    distinct = np.unique(ids)
-    if len(distinct) != len(ids):
-        raise ValueError(
-            f"--out {out}: {len(ids) - len(distinct):,} ids stand twice, so files were added to it from elsewhere; "
-            "give --overwrite to make it anew"
-        )
-    return distinct
 
 
 def _left_out(windows: list[Window], broken: dict[str, str], ids: np.ndarray) -> int:

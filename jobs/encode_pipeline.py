@@ -7,23 +7,22 @@ ids and give vectors. A window goes through as one block: sorted by length in th
 import os
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import SaveMode
-from ray.data.checkpoint import CheckpointConfig
 
 from embinv.config import Config
 from jobs.encode_stages import AlignWindow, EncodeWindow, Job
+from jobs.exactly_once import checkpointed, write_splits
 from jobs.pool import NODE_MODELS, ModelPool, model_pool
 from jobs.rejects import reject_file
 from jobs.shards import ShardSource, Window
 
-WRITE_CPUS = 0.25  # a write is short and mostly waits for the disk
 # Vectors are noise to a dictionary and to a compressor, but their exponents are not: these lie together in a split
 # stream. Half the time to write, a tenth to read, a tenth less to store than the defaults (docs/LOG.md).
-PARQUET = {
+PARQUET: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": ["lang", "token_ids.list.element"],
     "use_byte_stream_split": ["embedding.list.element"],
@@ -47,31 +46,12 @@ def encoder_pool(config: Config, windows: int) -> ModelPool:
     """The encoder actors for so many windows, see `model_pool`; encoders that are no models are one."""
     encoding = config.encoding
     most = NODE_MODELS if config.encoder.kind == "sentence-transformers" else 0
-    return model_pool(encoding.device, windows, "encoding", encoding.workers, encoding.threads, most)
-
-
-def discard_uncommitted(out: Path, done_ids: Path) -> None:
-    """Deletes the files of writes that were cut short, so that nobody counts their rows.
-
-    Ray Data would do it too, when the pipeline starts: `X.pending.parquet` in `done_ids` says that files X* in `out`
-    do not count.
-    """
-    for note in done_ids.glob("*.pending.parquet"):
-        for file in out.rglob(f"{note.name.removesuffix('.pending.parquet')}*"):
-            file.unlink()
+    return model_pool(encoding.device, windows, "encoding.workers", encoding.workers, encoding.threads, most)
 
 
 def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     """Encodes the rows of `windows` whose ids are not in `done_ids`, and writes them into the output folder."""
     encoding = job.config.encoding
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.raise_original_map_exception = True  # Ray's own wrapping loses what it wraps on the way to the driver
-    context.memory_usage_poll_interval_s = None  # a thread in every worker, for a figure that nobody reads here
-    # The traps of this pair of settings are in the docstring of tests/jobs/test_encode_resume.py.
-    context.checkpoint_config = CheckpointConfig(
-        id_column="id", checkpoint_path=str(done_ids), delete_checkpoint_on_success=False
-    )
     pool = encoder_pool(job.config, len(windows))
     # Ray keeps a share of the CPUs for each stage: of two, a whole one for reading would leave the other to writing.
     cores = int(ray.cluster_resources().get("CPU", 1))
@@ -80,7 +60,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     # task more than cores, for Ray notices only ten times a second that one has ended.
     slow = encoding.device == "cpu" and job.config.encoder.kind == "sentence-transformers"
     tokenizers = min(len(windows), encoding.tokenizers or (pool.workers if slow else cores + 1))
-    with ray.data.DataContext.current(context):
+    with ray.data.DataContext.current(checkpointed(done_ids)):
         dataset = (
             ray.data.read_datasource(
                 ShardSource(windows, partial(reject_file, job.out)),
@@ -106,11 +86,4 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
                 **pool.resources,
             )
         )
-        dataset.write_parquet(
-            str(job.out),
-            partition_cols=["split"],
-            mode=SaveMode.APPEND,
-            ray_remote_args={"num_cpus": WRITE_CPUS},
-            concurrency=max(2, cores // 4),
-            **PARQUET,
-        )
+        write_splits(dataset, job.out, cores, PARQUET)

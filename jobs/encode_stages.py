@@ -4,9 +4,6 @@ The first runs in tasks, and a job on one machine starts several processes for t
 in each, so torch and transformers are not (docs/LOG.md). Tokenizers are sent; only the driver reads their files.
 """
 
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +15,9 @@ from embinv.data.alignment import FastTokenizer, align
 from embinv.data.schema import PairsRecipe, fixed_size_list, pairs_schema
 from embinv.data.settings import DataSettings
 from embinv.data.split import SPLITS, assign_splits
-from embinv.encoders.base import Encoder, RejectingEncoder, TokenEncoder, open_encoder, open_tokenizer
-from embinv.encoders.tokens import EncoderTokenizer, Tokens
-from jobs.rejects import RejectedRow, reject_rows
-
-ENCODER_IDS = "encoder_ids"
-WARM_UP = ["Dr. Weber moved the appointment to May 4."] * 64
+from embinv.encoders.base import open_tokenizer
+from embinv.encoders.tokens import EncoderTokenizer
+from jobs.encoder_stage import ENCODER_IDS, EncoderStage
 
 
 @dataclass(frozen=True)
@@ -75,64 +69,16 @@ class AlignWindow:
         return pa.table(columns)
 
 
-class EncodeWindow:
+class EncodeWindow(EncoderStage):
     """Stage 2: one encoder process; token ids or texts become vectors, in the schema of the pairs."""
 
     def __init__(self, job: Job, threads: int | None) -> None:
-        self.job = job
+        super().__init__(job.recipe.encoder, job.config.encoding, threads, job.out, job.started)
         self.schema = pairs_schema(job.recipe)
-        self.mistake: ValueError | None = None
-        # Ray calls from another thread than it makes this in. The library of threads under torch keeps a team for each
-        # of its callers, and where the teams outnumber the cores, it puts threads to sleep between any two steps.
-        self.thread = ThreadPoolExecutor(1)
-        try:
-            self.encoder = self.thread.submit(self._open, threads).result()
-        except ValueError as error:
-            self.mistake = error  # raised here, Ray would tell of an actor that died and not of why
-            return
-        job.started.mkdir(parents=True, exist_ok=True)  # in a dry run, a folder of the driver's machine
-        (job.started / f"{time.time():.3f}-{os.getpid()}").touch()
-
-    def _open(self, threads: int | None) -> Encoder:
-        spec, encoding = self.job.recipe.encoder, self.job.config.encoding
-        if threads is not None and spec.kind == "sentence-transformers":
-            import torch
-
-            torch.set_num_threads(threads)
-        encoder = open_encoder(spec, device=encoding.device, settings=encoding)
-        if isinstance(encoder, TokenEncoder):
-            encoder.encode(WARM_UP)  # weights come from the disk when they are first used
-        return encoder
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        if self.mistake is not None:
-            raise self.mistake
-        vectors, rejected = self.thread.submit(self._encode, table).result()
-        whole = np.isfinite(vectors).all(axis=1)
-        for row in np.flatnonzero(~whole & ~np.isin(np.arange(len(table)), list(rejected))).tolist():
-            rejected[row] = "the encoder gave a vector with NaN or infinity"
-        if rejected:
-            self._set_aside(table, rejected)
-            good = np.setdiff1d(np.arange(len(table)), list(rejected))
-            table, vectors = table.take(pa.array(good)), vectors[good]
+        table, vectors = self.with_vectors(table)
         columns = {name: table[name].combine_chunks() for name in ("id", "text", "lang", "token_ids")}
         columns["embedding"] = fixed_size_list(vectors.astype(np.float16), pa.float16())
         pairs = pa.Table.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
         return pairs.append_column(pa.field("split", pa.string(), nullable=False), table["split"])
-
-    def _encode(self, table: pa.Table) -> tuple[np.ndarray, dict[int, str]]:
-        """[N, D] float32, and why some rows have no vector (theirs are zero)."""
-        if isinstance(self.encoder, TokenEncoder):
-            return self.encoder.encode_tokens(Tokens.from_arrow(table[ENCODER_IDS])), {}
-        texts = table["text"].to_numpy(zero_copy_only=False)
-        if not isinstance(self.encoder, RejectingEncoder):
-            return self.encoder.encode(texts), {}
-        good, rows, rejections = self.encoder.encode_or_reject(texts)
-        vectors = np.zeros((len(table), self.job.recipe.encoder.dim), dtype=np.float32)
-        vectors[rows] = good
-        return vectors, {rejection.row: rejection.reason for rejection in rejections}
-
-    def _set_aside(self, table: pa.Table, rejected: dict[int, str]) -> None:
-        chosen = table.select(["id", "text"]).take(pa.array(sorted(rejected))).to_pylist()
-        rows = [RejectedRow(**row, reason=rejected[place]) for row, place in zip(chosen, sorted(rejected), strict=True)]
-        reject_rows(self.job.out, rows)

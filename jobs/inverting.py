@@ -52,16 +52,12 @@ def cut(tasks: Mapping[str, Task], size: int = PART) -> list[Part]:
     return parts
 
 
-class InvertParts:
-    """One worker: numbers of parts become rows of SCHEMA. It knows no calibration; that is for who asked."""
+class InverterStage:
+    """A loaded inverter in a process of a pipeline. It knows no calibration; that is for who asked."""
 
-    def __init__(
-        self, checkpoint: str, device: str, precision: str, threads: int | None, sent: list[ray.ObjectRef]
-    ) -> None:
-        self.sent = sent
-        self.parts: Sequence[Part] | None = None
+    def __init__(self, checkpoint: str, device: str, precision: str, threads: int | None) -> None:
         self.mistake: ValueError | None = None
-        self.thread = ThreadPoolExecutor(1)  # see EncodeWindow: threads keep to the one caller that they know
+        self.thread = ThreadPoolExecutor(1)  # see EncoderStage: threads keep to the one caller that they know
         try:
             self.inverter = self.thread.submit(self._load, checkpoint, device, precision, threads).result()
         except ValueError as error:
@@ -76,9 +72,28 @@ class InvertParts:
         inverter.calibrations = Calibrations()
         return inverter
 
-    def __call__(self, numbers: pa.Table) -> pa.Table:
+    def invert(self, task: Task) -> tuple[list[Inversion], float]:
+        """See `invert_task`.
+
+        Raises:
+            ValueError: the checkpoint cannot be loaded.
+        """
         if self.mistake is not None:
             raise self.mistake
+        return self.thread.submit(invert_task, self.inverter, task).result()
+
+
+class InvertParts(InverterStage):
+    """One worker: numbers of parts become rows of SCHEMA."""
+
+    def __init__(
+        self, checkpoint: str, device: str, precision: str, threads: int | None, sent: list[ray.ObjectRef]
+    ) -> None:
+        super().__init__(checkpoint, device, precision, threads)
+        self.sent = sent
+        self.parts: Sequence[Part] | None = None
+
+    def __call__(self, numbers: pa.Table) -> pa.Table:
         if self.parts is None:
             self.parts = ray.get(self.sent[0])
         found = [self._invert(number) for number in numbers["id"].to_pylist()]
@@ -87,7 +102,7 @@ class InvertParts:
     def _invert(self, number: int) -> pa.Table:
         assert self.parts is not None
         task = self.parts[number].task
-        inversions, seconds = self.thread.submit(invert_task, self.inverter, task).result()
+        inversions, seconds = self.invert(task)
         columns = {
             "part": [number] * len(inversions),
             "seconds": [seconds / len(inversions)] * len(inversions),
@@ -118,7 +133,7 @@ def invert_on_workers(
 
     def invert(tasks: Mapping[str, Task]) -> dict[str, Done]:
         parts = cut(tasks)
-        pool = model_pool(device, len(parts), "evaluation", workers)
+        pool = model_pool(device, len(parts), "evaluation.workers", workers)
         total, done = sum(len(part.task.vectors) for part in parts), 0
         found: dict[int, pa.Table] = {}
         with told_plainly(checkpoint):

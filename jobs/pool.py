@@ -19,7 +19,7 @@ class ModelPool:
 
 
 def model_pool(
-    device: str, parts: int, section: str, wanted: int | None, threads: int | None = None, most: int = NODE_MODELS
+    device: str, parts: int, setting: str, wanted: int | None, threads: int | None = None, most: int = NODE_MODELS
 ) -> ModelPool:
     """The actors that a config asks for in an open Ray session, and what it leaves open.
 
@@ -34,7 +34,7 @@ def model_pool(
     Args:
         device: cpu or cuda.
         parts: how many there are to work on; no more actors than that.
-        section: of the config, for messages: `<section>.workers`.
+        setting: what says how many there are to be, for messages: `encoding.workers`, say.
         wanted: actors that the config asks for; None leaves it open.
         threads: of each, that the config asks for; None leaves it open.
         most: copies on a node without GPUs where that is open; 0 means one in all.
@@ -48,8 +48,8 @@ def model_pool(
         workers = min(parts, wanted or max(1, gpus))
         if gpus < workers and not os.environ.get("RAY_ADDRESS"):
             raise ValueError(
-                f"{section}: device cuda with {workers} worker(s), but this machine has {gpus} GPU(s); set "
-                f"{section}.workers to no more than that, or the device to cpu"
+                f"{setting}: device cuda with {workers} worker(s), but this machine has {gpus} GPU(s); set it to no "
+                "more than that, or the device to cpu"
             )
         if gpus < workers:
             print(f"waiting until the Ray cluster, which has {gpus} GPU(s), has grown to {workers}", flush=True)

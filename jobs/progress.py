@@ -7,11 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from json import loads
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from jobs.arguments import write_json
 
 LINE_EVERY = 60.0  # seconds
 BAR_EVERY = 0.5
@@ -33,6 +37,23 @@ class RowCounter:
                 except (OSError, pa.ArrowException):
                     continue
         return sum(self._known.values())
+
+
+class Clock:
+    """Seconds of work of all sittings, kept in a file.
+
+    Attributes:
+        earlier: those of the sittings before this one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.earlier: float = loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+
+    def keep(self, seconds: float) -> None:
+        """Notes those of this sitting so far."""
+        with suppress(OSError):  # a full disk is told where rows are written
+            write_json(self.path, round(self.earlier + seconds, 2))
 
 
 class Watch:

@@ -55,6 +55,15 @@ def reject_file(out: Path, file: str, reason: str) -> None:
     write_json(out / FOLDER / name, {"file": file, "reason": " ".join(reason.split())})
 
 
+def refuse_file(file: str, reason: str) -> None:
+    """For an input that another job made, of which nothing may be missing.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{file}: cannot be read ({' '.join(reason.split())}); put it back, or make its folder anew")
+
+
 @dataclass(frozen=True)
 class RejectedRow:
     """One text that was read and cannot be encoded."""

@@ -1,4 +1,4 @@
-"""A corpus's shards as a Ray Data source: one read task for each window of rows, and broken shards set aside.
+"""Parquet files as a Ray Data source: one read task for each window of rows, and broken files set aside.
 
 `ray.data.read_parquet` ends a job at the first unreadable file. Here such a file is noted (jobs/rejects.py) and gives
 no rows. The blocks that come out have at most the wanted number of rows, and Ray does not merge them: a window is what
@@ -24,6 +24,7 @@ SHARD_PARQUET = {
     "write_statistics": ["id"],
     "write_page_checksum": True,
 }
+SPLIT = "split"
 Reject = Callable[[str, str], None]  # (file, reason)
 
 
@@ -55,15 +56,23 @@ def list_windows(shards: list[Path], window_rows: int, reject: Reject) -> list[W
     return windows
 
 
-def read_window(window: Window, reject: Reject) -> Iterable[pa.Table]:
-    """Yields the rows of a window, or none and calls `reject`."""
+def read_window(window: Window, reject: Reject, schema: pa.Schema = TEXT_SCHEMA) -> Iterable[pa.Table]:
+    """Yields the rows of a window in a schema, or none and calls `reject`.
+
+    A column `split` that the schema asks for is not in the file: the name of its folder, `split=...`, says it.
+    """
+    stored = [name for name in schema.names if name != SPLIT]
     try:
         with pq.ParquetFile(window.file, page_checksum_verification=True) as file:
-            table = file.read_row_group(window.row_group, columns=TEXT_SCHEMA.names, use_threads=False)
-        yield table.slice(window.start, window.rows).cast(TEXT_SCHEMA)
+            table = file.read_row_group(window.row_group, columns=stored, use_threads=False)
+        table = table.slice(window.start, window.rows).select(stored)
+        if SPLIT in schema.names:
+            split = Path(window.file).parent.name.removeprefix(f"{SPLIT}=")
+            table = table.append_column(SPLIT, pa.repeat(split, len(table))).select(schema.names)
+        yield table.cast(schema)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reject(window.file, str(error))
-        yield TEXT_SCHEMA.empty_table()
+        yield schema.empty_table()
 
 
 def read_ids(files: Iterable[Path | str]) -> np.ndarray:
@@ -82,11 +91,11 @@ def readable_ids(windows: list[Window], broken: Container[str]) -> np.ndarray:
 
 
 class ShardSource(Datasource):
-    """The windows of a corpus, one read task each."""
+    """Windows in a schema, one read task each."""
 
-    def __init__(self, windows: list[Window], reject: Reject) -> None:
+    def __init__(self, windows: list[Window], reject: Reject, schema: pa.Schema = TEXT_SCHEMA) -> None:
         super().__init__()
-        self.windows, self.reject = windows, reject
+        self.windows, self.reject, self.schema = windows, reject, schema
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all windows."""
@@ -98,9 +107,9 @@ class ShardSource(Datasource):
         """One task for each window, whatever `parallelism` says."""
         return [
             ReadTask(
-                partial(read_window, window, self.reject),
+                partial(read_window, window, self.reject, self.schema),
                 BlockMetadata(num_rows=None, size_bytes=window.bytes, input_files=[window.file], exec_stats=None),
-                schema=TEXT_SCHEMA,
+                schema=self.schema,
                 per_task_row_limit=per_task_row_limit,
             )
             for window in self.windows

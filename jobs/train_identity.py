@@ -5,6 +5,7 @@ What a run learns follows from its data and from all settings but those in FREE,
 
 import hashlib
 import zlib
+from collections.abc import Sequence
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,23 @@ def require_finished(data: Path) -> None:
         )
 
 
-def identity_of(data: Path) -> dict[str, Any]:
+def identity_of(data: Path, splits: Sequence[str] = LEARNT_FROM) -> dict[str, Any]:
     """Which texts the pairs are of: `split.rows` and `split.ids`, a checksum of ids that are hashes of the texts."""
     found: dict[str, Any] = {}
-    for split in LEARNT_FROM:
-        ids = np.sort(read_ids(sorted(data.glob(f"split={split}/*.parquet"))))
-        found |= {f"{split}.rows": len(ids), f"{split}.ids": f"{zlib.crc32(ids.tobytes()):08x}"}
+    for split in splits:
+        ids = read_ids(sorted(data.glob(f"split={split}/*.parquet")))
+        found |= {f"{split}.rows": len(ids), f"{split}.ids": checksum(ids)}
     return found
+
+
+def checksum(ids: np.ndarray) -> str:
+    """CRC-32 of ids [N] int64, whatever their order, in hexadecimal."""
+    return f"{zlib.crc32(np.sort(ids).tobytes()):08x}"
+
+
+def train_texts(ids: np.ndarray) -> dict[str, Any]:
+    """What a checkpoint says of the texts [N] that it learnt from, so that others can be shown to be new to it."""
+    return {"train_rows": len(ids), "train_ids": checksum(ids)}
 
 
 def read_record(path: Path) -> dict[str, Any]:

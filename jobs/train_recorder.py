@@ -53,6 +53,7 @@ class Recorder:
         model: the whole model, in any state: its architecture says how much arithmetic a text is.
         engine: this worker's device and place.
         step: what the run goes on from; what was noted of later steps is dropped.
+        train_texts: what a checkpoint says of the texts of the split, see `train_identity.train_texts`.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class Recorder:
         model: InverterModel,
         engine: Engine,
         step: int,
+        train_texts: dict[str, Any],
     ) -> None:
-        self.out = out
+        self.out, self.train_texts = out, train_texts
         self.config, self.recipe, self.tokenizer, self.vocabulary = config, recipe, tokenizer, vocabulary
         self.validation, self.device = validation, engine.device
         self.objective = OBJECTIVES[model.config.family]
@@ -186,6 +188,7 @@ class Recorder:
         speed = samples / state.seconds
         return {
             "languages": self.languages,
+            **self.train_texts,
             "steps": state.step,
             "samples": samples,
             "seconds": round(state.seconds, 1),

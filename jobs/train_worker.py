@@ -29,6 +29,7 @@ from embinv.training.step import TokenIds
 from jobs.arguments import RunStopped
 from jobs.batch_size import resolved
 from jobs.deepspeed_engine import DeepSpeedEngine
+from jobs.train_identity import train_texts
 from jobs.train_recorder import Recorder
 from jobs.train_state import (
     SAVING,
@@ -100,7 +101,17 @@ def _train(task: Task) -> None:
         config = config.model_copy(update={"training": settings})
         average, finite = ema.model, _finite(training)
         recorder = Recorder(
-            Path(task.out), config, recipe, tokenizer, vocabulary, finite, validation, average, engine, state.step
+            Path(task.out),
+            config,
+            recipe,
+            tokenizer,
+            vocabulary,
+            finite,
+            validation,
+            average,
+            engine,
+            state.step,
+            train_texts(training.ids),
         )
         if len(finite) < len(training):
             told.append(f"{len(training) - len(finite):,} of the vectors are not finite; their steps are skipped")

@@ -20,6 +20,7 @@ from embinv.training.optimizer import build_optimizer
 from embinv.training.step import TokenIds
 from jobs.outputs import sole_writer
 from jobs.train import train
+from jobs.train_identity import identity_of
 from tests.jobs.training_runs import progress_of, record_of, weights_of
 
 
@@ -115,6 +116,15 @@ def test_a_checkpoint_loads_and_inverts(tiny_run, tiny_pairs):
         inversions = load_inverter(out / name).invert(test.embeddings[:3].astype(np.float32), steps=2)
         assert len(inversions) == 3
         assert all(0 < inversion.confidence <= 1 for inversion in inversions)
+
+
+def test_a_checkpoint_says_which_texts_it_learnt_from_and_its_card_too(tiny_run, tiny_pairs):
+    out, _ = tiny_run
+    pairs = identity_of(tiny_pairs)
+    for name in ("checkpoint", "last"):
+        said = load_inverter(out / name).config.training
+        assert (said["train_rows"], said["train_ids"]) == (pairs["train.rows"], pairs["train.ids"])
+        assert f"| train_ids | {pairs['train.ids']} |" in (out / name / "README.md").read_text()
 
 
 def test_deepspeed_computes_what_plain_pytorch_does(tiny_run, tiny, tiny_pairs):

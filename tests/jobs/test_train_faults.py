@@ -22,6 +22,7 @@ from embinv.data.pairs import batch_rows, read_pairs
 from embinv.data.schema import fixed_size_list, matrix
 from jobs.arguments import run_job
 from jobs.train import train
+from jobs.train_identity import identity_of
 from jobs.train_manifest import fault_of
 from tests.jobs.training_runs import (
     distance,
@@ -207,8 +208,9 @@ def test_batches_without_a_finite_loss_are_skipped_and_counted(ray_cluster, tiny
     assert record["skipped"] == 3 and record["steps"] == 12 and record["finished"] == "steps"
     assert "3 of the vectors are not finite" in log_of(out)
     assert "3 skipped" in log_of(out) and progress_of(out)[-1]["skipped"] == 3
-    weights = load_checkpoint(out / "last").model.state_dict()
-    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    checkpoint = load_checkpoint(out / "last")
+    assert all(bool(weight.isfinite().all()) for weight in checkpoint.model.state_dict().values())
+    assert checkpoint.config.training["train_ids"] == identity_of(pairs)["train.ids"]  # of all of them
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ class Run:
             self.ema.model,
             self.engine,
             step,
+            {"train_rows": 20, "train_ids": "0000beef"},
         )
 
     @property
