@@ -44,6 +44,7 @@ from jobs.session import ray_session
 from jobs.train_identity import identity_of, read_record, require_finished, require_same_run, run_fingerprint
 from jobs.train_places import Waiting, require_places, resources_of
 from jobs.train_recorder import LOG_FILE
+from jobs.train_start import inverter_to_begin_as
 from jobs.train_state import DAMAGED, SAVES, newest_run_state
 from jobs.train_trainer import Trainer
 from jobs.train_verdict import NoSecondTry, verdict
@@ -67,6 +68,8 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
     require_finished(data)
     if config.model.corrector:
         read_hypotheses_recipe(data)
+    if config.model.inverter is not None:
+        inverter_to_begin_as(config, recipe)
     pairs = identity_of(data)
     with told_plainly(out), sole_writer(out):
         return _train_or_go_on(config, data, pairs, out, resume)

@@ -21,6 +21,7 @@ from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.build import new_model
 from embinv.models.inverter_model import count_parameters
+from embinv.models.warm_start import corrector_of
 from embinv.training.ema import EMA
 from embinv.training.loop import Progress, RunState, Validated, run
 from embinv.training.precision import resolve_precision
@@ -31,6 +32,7 @@ from jobs.batch_size import resolved
 from jobs.deepspeed_engine import DeepSpeedEngine
 from jobs.train_identity import train_texts
 from jobs.train_recorder import Recorder
+from jobs.train_start import inverter_to_begin_as
 from jobs.train_state import (
     SAVING,
     Saved,
@@ -76,13 +78,17 @@ def _train(task: Task) -> None:
     training = _rows(config, task.data, "train")
     validation = _rows(config, task.data, "validation").sample(settings.validation_rows, settings.seed)
 
-    vocabulary = _vocabulary(config, recipe, training, tokenizer)
+    begin = None if config.model.inverter is None else inverter_to_begin_as(config, recipe)
+    vocabulary = _vocabulary(config, recipe, training, tokenizer) if begin is None else begin.vocabulary
     training, validation = training.renumbered(vocabulary), validation.renumbered(vocabulary)
 
     torch.manual_seed(settings.seed)  # the same start on every worker
     tokenizer_hash = recipe.tokenizer_hash
     ends = vocabulary.ends(recipe.eos_id, recipe.pad_id)
-    model = new_model(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, ends, tokenizer_hash)
+    if begin is None:
+        model = new_model(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, ends, tokenizer_hash)
+    else:
+        model = corrector_of(begin.model)
     ema = EMA(model, settings.ema_decay, settings.ema_share)
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()

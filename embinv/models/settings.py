@@ -61,6 +61,11 @@ class ModelSettings(BaseModel):
     corrector: bool = Field(
         default=False, description="learn to correct an inverter's hypotheses, which jobs/hypotheses.py makes"
     )
+    inverter: str | None = Field(
+        default=None,
+        description="corrector: begin as this inverter (folder of a checkpoint), whose own are architecture and "
+        "vocabulary; null: from scratch",
+    )
 
     @model_validator(mode="after")
     def _leaves_its_own_to_each_family(self) -> "ModelSettings":
@@ -73,6 +78,10 @@ class ModelSettings(BaseModel):
                     )
         if self.family == "t5" and self.pseudo_tokens == 0:
             raise ValueError("model.pseudo_tokens is 0, and a t5 reads its vector nowhere else; give 1 or more")
+        if self.inverter is not None and not (self.corrector and self.backbone is None):
+            raise ValueError(
+                "model.inverter is what a corrector begins as; give it with model.corrector true and no model.backbone"
+            )
         if self.corrector and self.family == "mdlm" and self.backbone is not None:
             raise ValueError("model.corrector with a model.backbone is of model.family t5 alone; leave one of them out")
         return self
@@ -95,7 +104,16 @@ class ModelSettings(BaseModel):
     def resolve(self, vocab_size: int, embedding_dim: int, seq_len: int) -> "MDLMConfig":
         """Fills in the size's widths and the sizes that data decide; of a denoiser from scratch."""
         assert self.family == "mdlm" and self.backbone is None, "what a backbone decides is read from its files"
-        others = {"family", "size", "trim_vocabulary", "unit_rms", "backbone", "backbone_revision", "corrector"}
+        others = {
+            "family",
+            "size",
+            "trim_vocabulary",
+            "unit_rms",
+            "backbone",
+            "backbone_revision",
+            "corrector",
+            "inverter",
+        }
         chosen = self.model_dump(exclude=others)
         widths = {name: chosen.pop(name) or SIZES[self.size][name] for name in SIZES[self.size]}
         if chosen["pseudo_tokens"] is None:

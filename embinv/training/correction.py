@@ -49,11 +49,17 @@ def denoised_correction_loss(
     length = text.shape[1]
     t = torch.where(draws.uniforms[:, length] < WHOLE, torch.zeros_like(draws.t), draws.t)  # [B]
     z_t, _ = mask_by(draws.uniforms[:, :length], hypothesis, t, ids.mask_id)
-    everywhere = torch.ones_like(text, dtype=torch.bool)
-    weights = torch.full((text.numel(),), 1.0 / text.numel(), device=text.device)
-    loss, entropies = engine.loss(z_t, _noised(embedding, settings, draws), everywhere, text[everywhere], weights)
-    part = t.unsqueeze(1).expand(text.shape).flatten().to(text.device)
+    asked = known(text, ids)
+    targets = text[asked]  # [M]
+    weights = torch.full(targets.shape, 1.0 / text.numel(), device=text.device)
+    loss, entropies = engine.loss(z_t, _noised(embedding, settings, draws), asked, targets, weights)
+    part = t.unsqueeze(1).expand(text.shape).to(text.device)[asked]  # [M]
     return StepLoss(loss, summed_by_part(part, entropies))
+
+
+def known(text: Tensor, ids: TokenIds) -> Tensor:
+    """[B, L] bool: where a text has a token that the vocabulary holds; that of an inverter may lack some."""
+    return torch.ones_like(text, dtype=torch.bool) if ids.other_id is None else text != ids.other_id
 
 
 def forced_correction_loss(
@@ -104,7 +110,7 @@ def _validate(model: Any, pairs: Pairs, ids: TokenIds, steps: int, engine: Engin
         given, embedding = to_tensors(pairs, rows, engine.device)
         hypothesis, text = given.chunk(2, dim=1)
         texts = HeldOutTexts.of(text, embedding, ids)
-        asked = (counted(text, ids) if writes else torch.ones_like(texts.unknown)) & ~texts.unknown
+        asked = counted(text, ids) & known(text, ids) if writes else known(text, ids)
         targets = text[asked]  # [M]
         even = torch.ones_like(targets, dtype=torch.float32)
         entropies = model(given if writes else hypothesis, embedding, asked, targets, even)[1]

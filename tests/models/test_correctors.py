@@ -10,12 +10,15 @@ from embinv.decoding.autoregressive import decode_greedily
 from embinv.decoding.base import DecodingRequest, final_state
 from embinv.models.build import empty_model, new_model
 from embinv.models.evidence import evidence, parted
+from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
+from embinv.models.t5_corrector import T5Corrector
+from embinv.models.warm_start import corrector_of
 from embinv.training.correction import OfHypotheses
 from embinv.training.flops import flops_per_sample
 from tests.correctors import FAMILIES, corrector_checkpoint, narrow_t5_corrector, settings, tiny_corrector
-from tests.fakes import hash_spec, word_tokenizer
-from tests.t5 import DIM, EOS, LENGTH, PAD, PSEUDO, VOCABULARY
+from tests.fakes import awaken, hash_spec, word_tokenizer
+from tests.t5 import DIM, EOS, LENGTH, PAD, PSEUDO, VOCABULARY, tiny_config, tiny_inverter
 
 
 def vectors(rows, seed=0, dim=DIM):
@@ -163,3 +166,35 @@ def test_a_config_makes_a_corrector_and_a_checkpoint_brings_it_back(family, tmp_
 def test_a_denoisers_backbone_cannot_be_a_corrector():
     with pytest.raises(ValueError, match="model.family t5 alone"):
         ModelSettings(corrector=True, backbone="answerdotai/ModernBERT-base")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_corrector_that_begins_as_an_inverter_says_what_that_says(family):
+    hypothesis, text, wanted, own = texts(3), texts(3, 1), vectors(3, 1), vectors(3, 2)
+    if family == "t5":
+        inverter = tiny_inverter(tiny_config(unit_rms=True), spread=0.3)
+        corrector = corrector_of(inverter)
+        assert type(corrector) is T5Corrector and corrector.config.transformer == inverter.config.transformer
+        assert torch.equal(corrector.embedding_transform_1[3].weight, inverter.embedding_transform[3].weight)
+        theirs, ours = inverter.encoder_decoder.state_dict(), corrector.encoder_decoder.state_dict()
+        assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.items())
+        assert corrector.encoder_decoder.lm_head.weight is corrector.encoder_decoder.shared.weight
+        assert torch.isfinite(corrector(torch.cat([hypothesis, text], dim=1), evidence(wanted, own))).all()
+    else:
+        plain = ModelSettings(size="tiny").resolve(VOCABULARY, DIM, LENGTH)
+        inverter = awaken(ConditionalMDLM(plain)).eval()
+        corrector = corrector_of(inverter).eval()
+        assert torch.equal(corrector(hypothesis, evidence(wanted, own)), inverter(hypothesis, wanted))
+        with pytest.raises(ValueError, match="cannot begin as an inverter of family mdlm_corrector"):
+            corrector_of(corrector)
+    before = {name: tensor.clone() for name, tensor in inverter.state_dict().items()}
+    with torch.no_grad():
+        for parameter in corrector.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in inverter.state_dict().items())
+
+
+def test_what_a_corrector_begins_as_is_of_correctors_alone():
+    for wrong in ({"inverter": "x"}, {"inverter": "x", "corrector": True, "family": "t5", "backbone": "y"}):
+        with pytest.raises(ValueError, match=r"model\.inverter is what a corrector begins as"):
+            ModelSettings(**wrong)
