@@ -223,22 +223,22 @@ def model_card(config: CheckpointConfig) -> str:
     encoder, training = config.pairs.encoder, config.training
     shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in training.items()}
     figures = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
+    corrects, writes = config.family.endswith("_corrector"), config.family.startswith("t5")
+    does, use, measured = _CORRECTS if corrects else _INVERTS
     return f"""---
 library_name: embinv
-tags: [embedding-inversion, {"text-generation" if config.family == "t5" else "masked-diffusion"}]
+tags: [embedding-inversion, {"text-generation" if writes else "masked-diffusion"}]
 ---
-# {config.name}: an inverter for {encoder.model}
+# {config.name}: {"a corrector" if corrects else "an inverter"} for {encoder.model}
 
-Recovers text from a {encoder.dim}-dimensional vector of {encoder.model}, up to {config.pairs.seq_len - 1} tokens.
+{does.format(dim=encoder.dim, model=encoder.model, tokens=config.pairs.seq_len - 1)}
 {_architecture(config.model)}
 
 ```bash
-embinv invert --checkpoint . --vectors vectors.npy --out recovered.parquet
+{use}
 ```
 
-Figures of the validation split, generated from the vector alone, content tokens only; `report.md` of jobs/evaluate.py
-has those of the test split with their baselines. Accuracy at a partial mask says how well gaps are filled, not how
-well a vector is inverted.
+{measured}
 
 | | |
 |---|---|
@@ -248,12 +248,27 @@ Made for measuring what a store of vectors gives away. Invert only vectors that 
 """
 
 
+_INVERTS = (
+    "Recovers text from a {dim}-dimensional vector of {model}, up to {tokens} tokens.",
+    "embinv invert --checkpoint . --vectors vectors.npy --out recovered.parquet",
+    """Figures of the validation split, generated from the vector alone, content tokens only; `report.md` of jobs/evaluate.py
+has those of the test split with their baselines. Accuracy at a partial mask says how well gaps are filled, not how
+well a vector is inverted.""",
+)
+_CORRECTS = (
+    "Brings a text closer to a {dim}-dimensional vector of {model}, given that text's own vector; up to {tokens} tokens.",
+    "embinv invert --checkpoint INVERTER --corrector . --refine-steps 5 --vectors vectors.npy --out recovered.parquet",
+    """Figures of the validation split after one correction of an inverter's hypotheses, content tokens only, beside the
+accuracy of the hypotheses themselves. It reads the encoder: each correction embeds texts.""",
+)
+
+
 def _architecture(model: Architecture | T5InverterConfig) -> str:
     """A sentence of the card."""
     if isinstance(model, T5InverterConfig):
         shape = model.transformer
         return (
-            f"A T5 that reads the vector as {model.pseudo_tokens} pseudo-tokens and writes from left to right:\n"
+            f"A T5 that reads a vector as {model.pseudo_tokens} pseudo-tokens and writes from left to right:\n"
             f"{shape.num_layers} + {shape.num_decoder_layers} layers, hidden {shape.d_model}."
         )
     start = f"started from {model.backbone}" if isinstance(model, BackboneConfig) else "trained from scratch"

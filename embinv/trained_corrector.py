@@ -5,6 +5,7 @@ A T5 gives its likeliest texts by a beam, a denoiser the correction by its likel
 Shapes: M hypotheses, D embedding, L length.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embinv.checkpoint import Checkpoint, load_checkpoint
+from embinv.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from embinv.decoding.autoregressive import best_texts
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
 from embinv.decoding.editing import edit, edit_at_once
@@ -38,15 +39,11 @@ class TrainedCorrector:
         seed: of what a denoiser draws; beside it, proposals depend on the vectors and the hypothesis alone.
 
     Raises:
-        ValueError: the checkpoint is an inverter's, or the precision is unknown.
+        ValueError: the precision is unknown.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int = 128, precision: str = "auto", seed: int = 0) -> None:
-        if checkpoint.config.family not in FAMILIES:
-            raise ValueError(
-                f"{checkpoint.config.name} is an inverter, and a corrector is asked for; train one with "
-                "model.corrector=true on what jobs/hypotheses.py makes"
-            )
+        assert checkpoint.config.family in FAMILIES, "see require_corrector"
         self.config = checkpoint.config
         self._tokenizer, self._vocabulary = checkpoint.tokenizer, checkpoint.vocabulary
         self._ends = self._vocabulary.ends(self._tokenizer.eos_id, self._tokenizer.pad_id)
@@ -55,6 +52,12 @@ class TrainedCorrector:
         chosen = inference_precision(precision, str(self._device))
         self._model: Any = checkpoint.model if self._writes else ARITHMETIC[chosen](checkpoint.model)
         self._batch_size, self._seed = batch_size, seed
+
+    def with_seed(self, seed: int) -> "TrainedCorrector":
+        """The same corrector, which draws by another seed."""
+        other = copy.copy(self)
+        other._seed = seed
+        return other
 
     @torch.inference_mode()
     def propose(
@@ -128,7 +131,20 @@ def load_corrector(
         ValueError: the folder is no checkpoint that this version reads, one of an inverter, or of another encoder.
     """
     checkpoint = load_checkpoint(folder, device)
-    corrector = TrainedCorrector(checkpoint, batch_size, precision, seed)
-    if differing := checkpoint.config.pairs.encoder.differences(encoder):
-        raise ValueError(f"--corrector {folder}: is of another encoder than the inverter: {'; '.join(differing)}")
-    return corrector
+    require_corrector(folder, checkpoint.config, encoder)
+    return TrainedCorrector(checkpoint, batch_size, precision, seed)
+
+
+def require_corrector(folder: str | Path, config: CheckpointConfig, encoder: EncoderSpec) -> None:
+    """Refuses a checkpoint that cannot correct texts for vectors of this encoder.
+
+    Raises:
+        ValueError: it is an inverter's, or a corrector for another encoder; the message names the folder.
+    """
+    if config.family not in FAMILIES:
+        raise ValueError(
+            f"corrector {folder}: holds an inverter; train a corrector with model.corrector=true on what "
+            "jobs/hypotheses.py makes, and give that"
+        )
+    if differing := config.pairs.encoder.differences(encoder):
+        raise ValueError(f"corrector {folder}: is of another encoder than the inverter: {'; '.join(differing)}")

@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 
 from embinv.checkpoint import read_checkpoint_config
+from embinv.trained_corrector import require_corrector
 from serve_app.deployments import EncoderDeployment, InverterDeployment, require_agreement
 from serve_app.inverting import TRIED
 
@@ -35,6 +36,11 @@ class AppArgs(BaseModel):
         description="vectors decoded together; null: each replica tries some as it starts, and takes the quickest",
     )
     encode: bool = Field(default=False, description="serve the embedding model too: /encode/<encoder>, and `refine`")
+    corrector: str | None = Field(
+        default=None,
+        min_length=1,
+        description="checkpoint of a trained corrector, which `refine` asks; null: the inverter writes parts anew",
+    )
     min_replicas: int = Field(default=1, ge=0, description="0: to zero when nobody asks, and loaded when somebody does")
     max_replicas: int = Field(default=1, gt=0)
     target_ongoing_requests: float | None = Field(
@@ -49,6 +55,12 @@ class AppArgs(BaseModel):
     def _more_than_least(self) -> "AppArgs":
         if self.max_replicas < self.min_replicas:
             raise ValueError(f"max_replicas is {self.max_replicas}, below min_replicas, {self.min_replicas}; raise it")
+        return self
+
+    @model_validator(mode="after")
+    def _corrects_for_somebody(self) -> "AppArgs":
+        if self.corrector is not None and not self.encode:
+            raise ValueError("corrector: is asked by `refine` alone, which needs the embedding model; set encode: true")
         return self
 
     def autoscaling(self) -> AutoscalingConfig:
@@ -84,6 +96,9 @@ def build_app(args: AppArgs) -> serve.Application:
     checkpoint = checkpoint_folder(args.checkpoint)
     config = read_checkpoint_config(checkpoint)
     require_agreement(config, args.encoder, args.dim)
+    corrector = None if args.corrector is None else checkpoint_folder(args.corrector, "corrector")
+    if corrector is not None:
+        require_corrector(corrector, read_checkpoint_config(corrector), config.pairs.encoder)
     embedder = None
     if args.encode:
         embedder = EncoderDeployment.options(
@@ -102,11 +117,12 @@ def build_app(args: AppArgs) -> serve.Application:
         threads=args.threads,
         max_batch_size=args.max_batch_size,
         embedder=embedder,
+        corrector=None if corrector is None else str(corrector),
     )
 
 
-def checkpoint_folder(checkpoint: str) -> Path:
-    """The absolute path of a checkpoint folder.
+def checkpoint_folder(checkpoint: str, field: str = "checkpoint") -> Path:
+    """The absolute path of a checkpoint folder, which `field` names.
 
     Raises:
         ValueError: there is none; the message says which path was tried.
@@ -114,7 +130,7 @@ def checkpoint_folder(checkpoint: str) -> Path:
     folder = (PROJECT_ROOT / Path(checkpoint).expanduser()).resolve()
     if not folder.is_dir():
         raise ValueError(
-            f"checkpoint: there is no folder {folder}; run `make demo` to train the demo's, "
+            f"{field}: there is no folder {folder}; run `make demo` to train the demo's, "
             "or give the absolute path of one on storage that every node sees"
         )
     return folder

@@ -21,6 +21,7 @@ from embinv.decoding.options import Choices
 from embinv.encoders.base import open_encoder
 from embinv.encoders.spec import EncoderSpec
 from embinv.inversion import Inversion, choose_closest
+from embinv.trained_corrector import load_corrector
 from serve_app.answers import Answer, Seen
 from serve_app.batching import Batcher
 from serve_app.inverting import Decoded, ServedCheckpoint, Way, pass_event
@@ -43,9 +44,10 @@ class InverterDeployment:
         threads: CPU threads of a forward pass.
         max_batch_size: vectors decoded together; null: found by trial.
         embedder: the deployment of the embedding model, where one is served.
+        corrector: absolute path of a corrector's checkpoint; null has the inverter rewrite parts of a text.
 
     Raises:
-        ValueError: the folder is no checkpoint, contradicts `encoder` or `dim`, or there is no such device.
+        ValueError: a folder is no checkpoint or contradicts `encoder` or `dim`, or there is no such device.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class InverterDeployment:
         threads: int,
         max_batch_size: int | None,
         embedder: DeploymentHandle | None = None,
+        corrector: str | None = None,
     ) -> None:
         # All of the model happens in one thread. OpenMP has workers for each thread that ever computed, and once there
         # are more of them than cores it lets them sleep between any two operations (docs/LOG.md).
@@ -68,9 +71,12 @@ class InverterDeployment:
         self._batcher: Batcher[Way, list[ShownToken], Decoded] = Batcher(
             self._model.run, self._model.rows_at_once, self._metrics.batch, thread
         )
-        # A trained corrector would be handed over here.
-        self._refiner = Refiner(self._model.inverter, thread, self._encode, self._metrics.batch, corrector=None)
         thread.submit(self._model.warm_up).result()
+        inverter, with_seed = self._model.inverter, None
+        if corrector is not None:
+            spec, size = inverter.config.pairs.encoder, inverter.batch_size
+            with_seed = thread.submit(load_corrector, corrector, spec, device, size).result().with_seed
+        self._refiner = Refiner(inverter, thread, self._encode, self._metrics.batch, with_seed)
         logger.info(
             "ready: %s from %s, version %s, on %s, up to %d vectors at a time",
             encoder,

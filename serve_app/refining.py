@@ -63,7 +63,8 @@ class Refiner:
         thread: the one that its model runs in.
         encode: by the encoder of the inverter's vectors.
         on_batch: is told of each batch of proposals.
-        corrector: proposes, in the thread of the model; None has the inverter rewrite parts of a text.
+        corrector: the one of a seed, which proposes in the thread of the model; None has the inverter rewrite parts of
+            a text.
     """
 
     def __init__(
@@ -72,10 +73,10 @@ class Refiner:
         thread: ThreadPoolExecutor,
         encode: Encode,
         on_batch: Callable[[BatchReport], None] = lambda report: None,
-        corrector: Corrector[Inversion] | None = None,
+        corrector: Callable[[int], Corrector[Inversion]] | None = None,
     ) -> None:
         self._inverter, self._thread, self._encode = inverter, thread, encode
-        self._on_batch, self._corrector = on_batch, corrector
+        self._on_batch, self._corrector = on_batch, corrector or partial(RewritingCorrector, inverter)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="refinement")
         self._turn = asyncio.Lock()  # whose batch of proposals stands in line
 
@@ -100,8 +101,8 @@ class Refiner:
             Exception: what the encoder or the corrector raised.
         """
         loop = asyncio.get_running_loop()
-        corrector = self._corrector or RewritingCorrector(self._inverter, seed)
-        call = _Call(self._inverter.config.pairs.encoder, self._encode, partial(self._propose, corrector), loop)
+        propose = partial(self._propose, self._corrector(seed))
+        call = _Call(self._inverter.config.pairs.encoder, self._encode, propose, loop)
 
         def tell(row: int, best: Inversion) -> None:
             if on_step is not None:

@@ -104,17 +104,7 @@ class ModelSettings(BaseModel):
     def resolve(self, vocab_size: int, embedding_dim: int, seq_len: int) -> "MDLMConfig":
         """Fills in the size's widths and the sizes that data decide; of a denoiser from scratch."""
         assert self.family == "mdlm" and self.backbone is None, "what a backbone decides is read from its files"
-        others = {
-            "family",
-            "size",
-            "trim_vocabulary",
-            "unit_rms",
-            "backbone",
-            "backbone_revision",
-            "corrector",
-            "inverter",
-        }
-        chosen = self.model_dump(exclude=others)
+        chosen = self.model_dump(include=set(MDLMConfig.model_fields))
         widths = {name: chosen.pop(name) or SIZES[self.size][name] for name in SIZES[self.size]}
         if chosen["pseudo_tokens"] is None:
             chosen["pseudo_tokens"] = PSEUDO_TOKENS["mdlm"]

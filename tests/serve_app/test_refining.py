@@ -63,7 +63,7 @@ def corrector():
 
 def refiner_over(corrector, thread, encode=encode, batch_size=8, **options):
     inverter: Any = SimpleNamespace(config=SimpleNamespace(pairs=SimpleNamespace(encoder=SPEC)), batch_size=batch_size)
-    return Refiner(inverter, thread, encode, corrector=corrector, **options)
+    return Refiner(inverter, thread, encode, corrector=lambda seed: corrector, **options)
 
 
 def run(coroutine):
