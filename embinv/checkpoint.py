@@ -251,12 +251,12 @@ Made for measuring what a store of vectors gives away. Invert only vectors that 
 _INVERTS = (
     "Recovers text from a {dim}-dimensional vector of {model}, up to {tokens} tokens.",
     "embinv invert --checkpoint . --vectors vectors.npy --out recovered.parquet",
-    """Figures of the validation split, generated from the vector alone, content tokens only; `report.md` of jobs/evaluate.py
-has those of the test split with their baselines. Accuracy at a partial mask says how well gaps are filled, not how
-well a vector is inverted.""",
+    """Figures of the validation split, generated from the vector alone, content tokens only; `report.md` of
+jobs/evaluate.py has those of the test split with their baselines. Accuracy at a partial mask says how well gaps are
+filled, not how well a vector is inverted.""",
 )
 _CORRECTS = (
-    "Brings a text closer to a {dim}-dimensional vector of {model}, given that text's own vector; up to {tokens} tokens.",
+    "Brings a text of up to {tokens} tokens closer to a {dim}-dimensional vector of {model}, given its own vector.",
     "embinv invert --checkpoint INVERTER --corrector . --refine-steps 5 --vectors vectors.npy --out recovered.parquet",
     """Figures of the validation split after one correction of an inverter's hypotheses, content tokens only, beside the
 accuracy of the hypotheses themselves. It reads the encoder: each correction embeds texts.""",
