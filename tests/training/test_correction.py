@@ -75,7 +75,7 @@ def test_the_loss_is_that_of_the_text_from_what_was_shown(corrector):
         whole = ~hidden.any(dim=1)
         assert 0 < whole.sum() < 16
     by_hand = -model(shown, embedding).gather(2, text.unsqueeze(2)).squeeze(2)[asked].sum() / text.numel()
-    assert float(found.loss) == pytest.approx(float(by_hand), rel=1e-5)
+    assert found.loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
     assert float(found.by_part[1].sum()) == float(asked.sum())
     assert float(found.by_part[0].sum()) == pytest.approx(float(by_hand) * text.numel(), rel=1e-4)
 
