@@ -138,9 +138,11 @@ class Recorder:
     def validated(self, event: Validated, ema: EMA, state: RunState) -> None:
         """Saves the EMA weights as `last`, and as `checkpoint` if they are the best so far; shows what they recover."""
         figures, model = event.figures, ema.model
+        before = figures.hypothesis_accuracy
         self.say(
             f"step {state.step:>6,}  validation: {figures.token_accuracy:.1%} of tokens {self.objective.generation}, "
             f"{figures.exact_match:.1%} whole texts, {self.objective.measure} {figures.nats:.3f}"
+            f"{'' if before is None else f'; the hypotheses had {before:.1%} of tokens'}"
             f"{'  (best)' if event.best else ''}"
         )
         row = {"step": state.step, "seconds": round(state.seconds, 2), "n": figures.n, **finite(figures.as_row())}

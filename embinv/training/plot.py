@@ -32,7 +32,8 @@ def draw_training(path: Path, progress: Rows, history: Rows, title: str, yardsti
         progress: rows with step, seconds, rate, skipped, gradient_norm, samples_per_second,
             model_flops_utilisation, cross_entropy (null where nothing was finite) and loss_by_time or loss_by_place,
             a list that may hold nulls.
-        history: rows with step, seconds, nelbo or nll, token_accuracy, exact_match, accuracy_at_*_mask.
+        history: rows with step, seconds, nelbo or nll, token_accuracy, exact_match, accuracy_at_*_mask, and of a
+            corrector hypothesis_accuracy.
         title: of the whole.
         yardstick: what the utilisation is a share of.
     """
@@ -112,14 +113,22 @@ def _of_places(progress: Rows) -> bool:
     return any(BY_PLACE in row for row in progress)
 
 
-def _training_loss(progress: Rows) -> list[float]:
+def _corrects(history: Rows) -> bool:
+    """Whether these are of a corrector."""
+    return any("hypothesis_accuracy" in row for row in history)
+
+
+def _training_loss(progress: Rows, corrects: bool) -> list[float]:
     """What validation measures, about: of a T5 the mean over all tokens.
 
-    Of a denoiser the mean over all times of what a hidden token costs, which is near the NELBO whatever is weighed.
+    Of a denoiser the mean over all times of what a hidden token costs, which is near the NELBO whatever is weighed; of
+    one that corrects, that of a token of a hypothesis that is whole, or nearly.
     """
     if _of_places(progress):
         return _values(progress, "cross_entropy")
     by_time = [row.get(BY_TIME) for row in progress]
+    if corrects:
+        return [_number((parts or [None])[0]) for parts in by_time]
     return [sum(parts) / len(parts) if parts and None not in parts else nan for parts in by_time]
 
 
@@ -132,7 +141,7 @@ def _draw_loss(axes: "Axes", progress: Rows, history: Rows) -> None:
     axes.set_zorder(rates.get_zorder() + 1)
     axes.patch.set_visible(False)
     name = "nll" if any("nll" in row for row in history) or _of_places(progress) else "nelbo"
-    trained, held_out = _training_loss(progress), _values(history, name)
+    trained, held_out = _training_loss(progress, _corrects(history)), _values(history, name)
     axes.plot(_values(progress, "at"), trained, ".-", color=PALE, linewidth=1, markersize=2, label="training")
     axes.plot(_values(history, "at"), held_out, "o-", color=BLUE, markersize=3, label="held out (EMA weights)")
     axes.set(ylabel="nats per token", title=f"Loss ({name.upper()})")
@@ -157,7 +166,7 @@ def _draw_loss_by_part(figure: "Figure", axes: "Axes", progress: Rows) -> None:
     if _of_places(progress):
         label, title = "place, as a share of the longest text", "Cross-entropy of a token by its place"
     else:
-        label, title = "share of the text that is hidden", "Cross-entropy of a hidden token by time"
+        label, title = "share of the text that is hidden", "Cross-entropy of a token by time"
     figure.colorbar(scale, ax=axes, label=label, pad=0.01)
     axes.set(ylabel="nats per token", title=title)
     axes.grid(alpha=0.3)
@@ -165,9 +174,15 @@ def _draw_loss_by_part(figure: "Figure", axes: "Axes", progress: Rows) -> None:
 
 def _draw_accuracy(axes: "Axes", history: Rows) -> None:
     """What is recovered from a vector alone, and beside it how well gaps are filled, which is no inversion."""
-    how = "from left to right" if any("nll" in row for row in history) else "from a full mask"
+    if _corrects(history):
+        how = "after one correction"
+    else:
+        how = "from left to right" if any("nll" in row for row in history) else "from a full mask"
     names = {"token_accuracy": f"tokens, {how}", "exact_match": f"whole texts, {how}"}
     at = _values(history, "at")
+    if _corrects(history):
+        before = _values(history, "hypothesis_accuracy")
+        axes.plot(at, before, "--", color=GREY, linewidth=1, label="tokens, of the hypotheses")
     for (name, label), color in zip(names.items(), (RED, VIOLET), strict=True):
         values = _values(history, name)
         axes.plot(at, values, "o-", color=color, markersize=4, linewidth=2, label=label)

@@ -95,7 +95,7 @@ def test_accuracy_says_what_is_no_inversion(draw):
 
 def test_ten_lines_go_from_blue_to_red_by_time(draw):
     axes, _ = draw(progress(6), history(3), "a run")
-    drawn = axes["Cross-entropy of a hidden token by time"].lines
+    drawn = axes["Cross-entropy of a token by time"].lines
     assert len(drawn) == 10
     for bucket, line in enumerate(drawn):
         expected = [math.nan if i == 2 or (i, bucket) == (4, 0) else bucket + 1.0 / i for i in range(1, 7)]
@@ -172,7 +172,7 @@ def test_long_run_is_drawn_by_a_thousand_points_that_are_means_of_what_was_measu
     [pale, _, skipped] = axes["Gradient norm (2 skipped steps in red)"].lines
     assert pale.get_ydata()[0] == pytest.approx((1 + 3) / 2)  # the second was not finite
     assert skipped.get_xdata()[0] == 3.0  # the fourth row's steps, shown with the sixth
-    first = axes["Cross-entropy of a hidden token by time"].lines[0].get_ydata()
+    first = axes["Cross-entropy of a token by time"].lines[0].get_ydata()
     assert first[0] == pytest.approx((1 + 1 / 3) / 2) and first[1] == pytest.approx((1 / 5 + 1 / 6) / 2)
 
 
@@ -198,3 +198,17 @@ def test_drawing_leaves_the_backend_of_the_program_alone(draw, monkeypatch):
     monkeypatch.setattr(matplotlib, "use", lambda name: pytest.fail(f"takes {name} for the whole program"))
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # whoever imports it fails
     draw(progress(3), history(1), "a run")
+
+
+def test_a_corrector_is_shown_beside_the_hypotheses_that_it_was_given(draw):
+    rows = [
+        {"step": 1, "seconds": 60.0 * i, "nll": 2.0 / i, "token_accuracy": 0.5 + 0.1 * i, "exact_match": 0.1}
+        | {"hypothesis_accuracy": 0.5}
+        for i in (1, 2)
+    ]
+    axes, _ = draw(progress(5), rows, "a corrector")
+    drawn = lines(axes["Held-out accuracy (EMA weights)"])
+    assert same_points(drawn["tokens, after one correction"], [(1, 0.6), (2, 0.7)])
+    assert same_points(drawn["tokens, of the hypotheses"], [(1, 0.5), (2, 0.5)])
+    trained = axes["Loss (NLL)"].lines[0].get_ydata()
+    assert [value for value in trained if not math.isnan(value)] == pytest.approx([1.0, 1 / 3, 1 / 5])  # of t near 0
