@@ -325,7 +325,7 @@ def test_texts_come_from_an_object_store(far, tmp_path):
     assert json.loads((out / "_stats.json").read_text())["languages"] == {"de": 30, "fr": 30}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_of_its_own_survives_a_dying_hub_and_a_kill(start_job, tmp_path):
     """What a person does: the command, its whole output, and the same command again."""
     for number in range(2):

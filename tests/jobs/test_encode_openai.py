@@ -171,7 +171,7 @@ def test_a_server_that_cannot_be_used_ends_the_job_with_its_url_and_the_fix(ray_
     assert stats["rows"] > 0.9 * ROWS
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_key_comes_from_the_environment_and_stands_nowhere(start_job, write_texts, monkeypatch, tmp_path):
     write_texts(tmp_path / "texts", 60)

@@ -83,7 +83,9 @@ def checkpoint(tiny, tiny_pairs, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "settings"), [(CorrectingMDLM, ()), (T5Corrector, T5)])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(CorrectingMDLM, ()), pytest.param(T5Corrector, T5, marks=pytest.mark.nightly)]
+)
 def test_a_run_leaves_a_corrector_and_goes_on_bit_for_bit(ray_cluster, tiny, hypotheses, kind, settings, tmp_path):
     config, out = tiny(*CORRECTOR, *settings), tmp_path / "out"
     record = train(config, hypotheses, out, resume=False)
