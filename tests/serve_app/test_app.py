@@ -7,14 +7,17 @@ from pydantic import ValidationError
 from ray import serve
 
 from embinv.calibration import weights_digest
-from embinv.checkpoint import read_checkpoint_config
+from embinv.checkpoint import CheckpointConfig, load_checkpoint, read_checkpoint_config, save_checkpoint
 from embinv.correcting import refined
 from embinv.decoding.options import Choices, DecodingOptions
 from embinv.encoders.base import open_encoder
 from embinv.encoders.spec import EncoderSpec
 from embinv.inverter import load_inverter
+from embinv.models.warm_start import corrector_of
+from embinv.trained_corrector import load_corrector
 from serve_app.app import PROJECT_ROOT, AppArgs, build_app
 from serve_app.schemas import Refinement
+from tests.fakes import awaken
 
 CHOICES = Choices(steps=4)
 
@@ -86,6 +89,36 @@ def test_the_embedding_model_is_served_where_it_is_switched_on(tiny_checkpoint, 
     if encode:
         recipe = EncoderSpec.model_validate_json(embedder._bound_deployment.init_kwargs["recipe"])
         assert recipe == read_checkpoint_config(tiny_checkpoint).pairs.encoder
+
+
+@pytest.fixture(scope="module")
+def tiny_corrector(tiny_checkpoint, tmp_path_factory):
+    """A corrector that begins as the inverter, with weights moved so that what it says depends on all that it reads."""
+    checkpoint, folder = load_checkpoint(tiny_checkpoint), tmp_path_factory.mktemp("corrector") / "checkpoint"
+    model = awaken(corrector_of(checkpoint.model))
+    config = CheckpointConfig(name="minilm", model=model.config, pairs=checkpoint.config.pairs, training={})
+    save_checkpoint(folder, model, config, checkpoint.tokenizer, checkpoint.vocabulary)
+    return folder
+
+
+def test_a_corrector_is_one_of_this_encoder_and_needs_the_embedding_model(tiny_checkpoint, tiny_corrector, tmp_path):
+    app = build_app(args_for(tiny_checkpoint, encode=True, corrector=str(tiny_corrector)))
+    assert app._bound_deployment.init_kwargs["corrector"] == str(tiny_corrector)
+    with pytest.raises(ValidationError, match="corrector: is asked by `refine` alone.*set encode: true"):
+        args_for(tiny_checkpoint, corrector=str(tiny_corrector))
+    with pytest.raises(ValueError, match=f"corrector {tiny_checkpoint}: holds an inverter"):
+        build_app(args_for(tiny_checkpoint, encode=True, corrector=str(tiny_checkpoint)))
+    with pytest.raises(ValueError, match="corrector: there is no folder"):
+        build_app(args_for(tiny_checkpoint, encode=True, corrector="nowhere"))
+    other = tmp_path / "other"
+    shutil.copytree(tiny_corrector, other)
+    tree = json.loads((other / "config.json").read_text())
+    tree["pairs"]["encoder"]["prompt"] = "query: "
+    (other / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=f"corrector {other}: is of another encoder than the inverter: prompt"):
+        build_app(args_for(tiny_checkpoint, encode=True, corrector=str(other)))
+    with pytest.raises(ValueError, match="holds a corrector; give an inverter here"):
+        load_inverter(tiny_corrector)
 
 
 # The replica, in this process
@@ -182,6 +215,20 @@ def test_texts_of_any_strategy_are_refined_as_by_the_library(refining, tiny_chec
     unrefined = asked(refining, vectors, choices, Refinement(steps=0))
     assert all(now["cosine"] >= before["cosine"] for now, before in zip(found, unrefined, strict=True))
     assert [text["encoder_calls"] for text in unrefined] == [len({each.text for each in some}) for some in first]
+
+
+def test_a_trained_corrector_refines_as_in_the_library(tiny_checkpoint, tiny_corrector, vectors):
+    app = build_app(args_for(tiny_checkpoint, max_batch_size=8, encode=True, corrector=str(tiny_corrector)))
+    handle = serve.run(app, name="correcting", _local_testing_mode=True)
+    inverter = load_inverter(tiny_checkpoint, batch_size=8)
+    encoder = open_encoder(inverter.config.pairs.encoder)
+    corrector = load_corrector(tiny_corrector, encoder.spec, batch_size=8).with_seed(CHOICES.seed)
+    first = inverter.invert(vectors[:2], steps=CHOICES.steps)
+    expected = refined(inverter, vectors[:2], [[each] for each in first], encoder, 2, 2, corrector)
+    found = asked(handle, vectors[:2], CHOICES, Refinement(steps=2, beam=2))
+    assert [text["text"] for text in found] == [each.text for each in expected]
+    rewritten = refined(inverter, vectors[:2], [[each] for each in first], encoder, 2, 2)
+    assert [each.text for each in rewritten] != [each.text for each in expected]
 
 
 def test_a_stream_shows_the_passes_then_each_correction_then_the_answer(refining, vectors):
