@@ -1,8 +1,8 @@
 """Refinement with the encoder at hand: what correctors add to a diffusion inverter and to a T5, at equal minutes.
 
 On pairs that keep a share for correctors (`data.correction`), each family gets an inverter, the inverter's hypotheses
-of texts that it has not seen, and a corrector that begins as that inverter, by the project's own jobs; what is there
-is used again. Then held-out texts are inverted by diffusion in 8 passes, by T5 greedily and by T5 with a beam of 4, and
+of texts that it has not seen, and a corrector that begins as that inverter, by the project's own jobs; broken off, it
+goes on. Then held-out texts are inverted by diffusion in 8 passes, by T5 greedily and by T5 with a beam of 4, and
 each is refined by what needs no training, by its own corrector and by the other family's.
 
 Prints a table, then one JSON line. `bleu_gain_5_steps` is BLEU after 5 steps over BLEU before, of the diffusion
@@ -53,18 +53,17 @@ def job(name: str, *arguments: object) -> None:
     subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-def prepare(config: str, pairs: Path, work: Path, family: str, minutes: float, settings: list[str]) -> None:
-    """Makes what is not there yet of one family: inverter, hypotheses, corrector."""
+def prepare(
+    config: str, pairs: Path, work: Path, family: str, minutes: tuple[float, float], settings: list[str]
+) -> None:
+    """Makes inverter, hypotheses and corrector of a family, or goes on with them; `minutes` of the first and last."""
     common = [part for setting in [f"model.family={family}", *settings] for part in ("--set", setting)]
     inverter, hypotheses, corrector = (work / f"{family}-{name}" for name in ("inverter", "hypotheses", "corrector"))
-    if not (inverter / "checkpoint").is_dir():
-        job("train", "--config", config, "--data", pairs, "--out", inverter, "--minutes", minutes, *common)
-    if not (hypotheses / "_SUCCESS").is_file():
-        job("hypotheses", "--checkpoint", inverter / "checkpoint", "--data", pairs, "--out", hypotheses)
-    if not (corrector / "checkpoint").is_dir():
-        begins = ["--set", "model.corrector=true", "--set", f"model.inverter={inverter / 'checkpoint'}"]
-        where = ["--data", hypotheses, "--out", corrector]
-        job("train", "--config", config, *where, "--minutes", minutes, *common, *begins)
+    train = ("train", "--resume", "--config", config)
+    job(*train, "--data", pairs, "--out", inverter, "--minutes", minutes[0], *common)
+    job("hypotheses", "--checkpoint", inverter / "checkpoint", "--data", pairs, "--out", hypotheses)
+    begins = ("--set", "model.corrector=true", "--set", f"model.inverter={inverter / 'checkpoint'}")
+    job(*train, "--data", hypotheses, "--out", corrector, "--minutes", minutes[1], *common, *begins)
 
 
 def held_out(pairs: Path, rows: int) -> Pairs:
@@ -92,8 +91,10 @@ def measured(
     found: list[dict[str, Any]] = []
     vectors = test.embeddings.astype(np.float32)
     for name, (family, strategy) in DECODERS.items():
+        if family not in inverters:
+            continue
         generation, milliseconds = decoded(inverters[family], test, strategy)
-        for other in sorted(FAMILIES, key=lambda each: each != family):
+        for other in sorted(correctors, key=lambda each: each != family):
             whose = "own corrector" if other == family else "the other's corrector"
             rows = refinement_rows(
                 inverters[family],
@@ -150,25 +151,28 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="inverters, hypotheses, correctors")
     parser.add_argument("--config", default="configs/minilm.yaml", help="default: configs/minilm.yaml")
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, of each model (default 3)")
+    parser.add_argument("--corrector-minutes", type=float, metavar="M", help="of a corrector's (default: as --minutes)")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, help="default: both")
     parser.add_argument("--rows", type=int, default=100, help="held-out texts (default 100)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch while measuring")
     parser.add_argument("--set", dest="settings", action="append", default=["model.size=tiny"], metavar="KEY=VALUE")
     given = parser.parse_args(argv)
     began = time.monotonic()
     pairs, work = given.pairs.resolve(), given.work.resolve()
-    for family in FAMILIES:
-        prepare(given.config, pairs, work, family, given.minutes, given.settings)
+    minutes = (given.minutes, given.corrector_minutes or given.minutes)
+    for family in given.families:
+        prepare(given.config, pairs, work, family, minutes, given.settings)
     torch.set_num_threads(given.threads)
     spec = read_recipe(pairs).encoder
     test = held_out(pairs, given.rows)
     rows = measured(
-        {family: load_inverter(work / f"{family}-inverter" / "checkpoint") for family in FAMILIES},
-        {family: load_corrector(work / f"{family}-corrector" / "checkpoint", spec) for family in FAMILIES},
+        {family: load_inverter(work / f"{family}-inverter" / "checkpoint") for family in given.families},
+        {family: load_corrector(work / f"{family}-corrector" / "checkpoint", spec) for family in given.families},
         open_encoder(spec),
         test,
     )
     print(table(rows), file=sys.stderr)
-    result = {"benchmark": "refine", "n": len(test), "minutes": given.minutes, **figures(rows), "rows": rows}
+    result = {"benchmark": "refine", "n": len(test), "minutes": minutes, **figures(rows), "rows": rows}
     print(json.dumps(result | {"seconds": round(time.monotonic() - began)}))
 
 
