@@ -32,7 +32,7 @@ from embinv.decoding.options import Choices
 from embinv.decoding.refine import Corrector
 from embinv.encoders.base import Encoder, open_encoder
 from embinv.evaluation.generation import Generation
-from embinv.evaluation.refinement import refinement_rows
+from embinv.evaluation.refinement import REWRITING, refinement_rows
 from embinv.inversion import Inversion
 from embinv.inverter import TextInverter, load_inverter
 from embinv.tasks import Task, Way, invert_task
@@ -94,21 +94,18 @@ def measured(
         if family not in inverters:
             continue
         generation, milliseconds = decoded(inverters[family], test, strategy)
-        for other in sorted(correctors, key=lambda each: each != family):
-            whose = "own corrector" if other == family else "the other's corrector"
-            rows = refinement_rows(
-                inverters[family],
-                vectors,
-                generation,
-                encoder,
-                BUDGETS,
-                decoding_ms=milliseconds,
-                on_progress=lambda line, name=name: print(f"{name}: {line}", file=sys.stderr, flush=True),
-                corrector=correctors[other],
-            )
-            kept = rows if other == family else [row for row in rows if row["by"] == "corrector"]
-            named = {None: "", "rewriting": "rewriting", "corrector": whose}
-            found += [{"decoder": name, **row, "by": named[row["by"]]} for row in kept]
+        whose = {other: "own corrector" if other == family else "the other's corrector" for other in correctors}
+        rows = refinement_rows(
+            inverters[family],
+            vectors,
+            generation,
+            encoder,
+            BUDGETS,
+            decoding_ms=milliseconds,
+            on_progress=lambda line, name=name: print(f"{name}: {line}", file=sys.stderr, flush=True),
+            ways={**REWRITING, **{whose[other]: corrector for other, corrector in correctors.items()}},
+        )
+        found += [{"decoder": name, **row, "by": row["by"] or ""} for row in rows]
     return found
 
 
@@ -163,12 +160,12 @@ def main(argv: list[str] | None = None) -> None:
     for family in given.families:
         prepare(given.config, pairs, work, family, minutes, given.settings)
     torch.set_num_threads(given.threads)
-    spec = read_recipe(pairs).encoder
+    recipe = read_recipe(pairs)
     test = held_out(pairs, given.rows)
     rows = measured(
         {family: load_inverter(work / f"{family}-inverter" / "checkpoint") for family in given.families},
-        {family: load_corrector(work / f"{family}-corrector" / "checkpoint", spec) for family in given.families},
-        open_encoder(spec),
+        {family: load_corrector(work / f"{family}-corrector" / "checkpoint", recipe) for family in given.families},
+        open_encoder(recipe.encoder),
         test,
     )
     print(table(rows), file=sys.stderr)

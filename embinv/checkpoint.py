@@ -101,7 +101,7 @@ class CheckpointConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded folder; its model is a `MaskedDenoiser`, or of family t5 a `T5Inverter`."""
+    """A loaded folder; its model is a `MaskedDenoiser`, or of family t5 a `T5Writer`."""
 
     config: CheckpointConfig
     model: nn.Module

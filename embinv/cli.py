@@ -100,7 +100,7 @@ def _corrector(inverter: TextInverter, arguments: argparse.Namespace) -> Trained
         raise ValueError("--corrector is asked in refinement alone; give --refine-steps N with it, such as 5")
     return load_corrector(
         arguments.corrector,
-        inverter.config.pairs.encoder,
+        inverter.config.pairs,
         arguments.device,
         arguments.batch_size,
         arguments.precision,
@@ -218,6 +218,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _beam(text: str) -> int:
+    value = _positive(text)
+    if value > 64:
+        raise argparse.ArgumentTypeError(f"{value} is more than 64, and each step makes its square of texts")
+    return value
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
@@ -274,7 +281,7 @@ def parser() -> argparse.ArgumentParser:
         "so many times (default 0: the encoder is not read)",
     )
     one.add_argument(
-        "--refine-beam", type=_positive, default=4, metavar="B", help="texts held, and proposals for each (default 4)"
+        "--refine-beam", type=_beam, default=4, metavar="B", help="texts held, and proposals for each (default 4)"
     )
     one.add_argument(
         "--corrector",

@@ -8,10 +8,10 @@ import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from embinv.data.schema import PairsRecipe
@@ -47,7 +47,7 @@ class EvaluationSettings(BaseModel):
         description="of these texts, as many as the tables of every strategy at every number of passes are measured "
         "on; 0 leaves them out",
     )
-    refine: list[tuple[NonNegativeInt, PositiveInt]] = Field(
+    refine: list[tuple[NonNegativeInt, Annotated[int, Field(gt=0, le=64)]]] = Field(
         default=[],
         description="[steps, beam] of each row of the table of refinement, which reads the encoder: parts of a text "
         "are written anew and what comes nearest is kept, such as [[1, 1], [5, 4]]; measured on sweep_rows texts",

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from embinv.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
+from embinv.data.schema import PairsRecipe
 from embinv.decoding.autoregressive import best_texts
 from embinv.decoding.base import DecodingRequest, DecodingState, final_state
 from embinv.decoding.editing import edit, edit_at_once
 from embinv.decoding.options import DecodingOptions
-from embinv.encoders.spec import EncoderSpec
 from embinv.inversion import Inversion, read_texts, text_ids, text_stream
 from embinv.models.evidence import evidence
 from embinv.models.reduced import ARITHMETIC, inference_precision
@@ -65,17 +65,15 @@ class TrainedCorrector:
     ) -> Sequence[Sequence[Inversion]]:
         """See `embinv.decoding.refine.Corrector`; of what a denoiser kept, the confidence is that it is right."""
         hypotheses = text_ids(texts, self._tokenizer, self._vocabulary, self.config.pairs.seq_len)  # [M, L]
-        wanted = torch.from_numpy(np.array(targets, dtype=np.float32))
-        known = evidence(wanted, torch.from_numpy(np.array(own, dtype=np.float32)))  # [M, 2 D]
         found: list[list[Inversion]] = []
         size = max(1, self._batch_size // count)
         for start in range(0, len(texts), size):
             rows = slice(start, start + size)
+            wanted, known = (torch.from_numpy(np.array(each[rows], dtype=np.float32)) for each in (targets, own))
+            both = evidence(wanted, known).to(self._device)  # [m, 2 D]
             part, streams = hypotheses[rows].to(self._device), [text_stream(text) for text in texts[rows]]
             write = self._written if self._writes else self._edited
-            inversions = read_texts(
-                write(known[rows].to(self._device), part, streams, count), self._tokenizer, self._vocabulary
-            )
+            inversions = read_texts(write(both, part, streams, count), self._tokenizer, self._vocabulary)
             found += [inversions[place : place + count] for place in range(0, len(inversions), count)]
         return found
 
@@ -111,7 +109,7 @@ class TrainedCorrector:
 
 def load_corrector(
     folder: str | Path,
-    encoder: EncoderSpec,
+    pairs: PairsRecipe,
     device: str = "cpu",
     batch_size: int = 128,
     precision: str = "auto",
@@ -121,30 +119,33 @@ def load_corrector(
 
     Args:
         folder: of a checkpoint that was trained with `model.corrector`.
-        encoder: of the vectors that are to be explained.
+        pairs: recipe of the inverter (`config.pairs`) whose texts are to be corrected.
         device: cpu or cuda.
         batch_size: see `TrainedCorrector`; as the rest.
         precision: as there.
         seed: as there.
 
     Raises:
-        ValueError: the folder is no checkpoint that this version reads, one of an inverter, or of another encoder.
+        ValueError: the folder is no checkpoint that this version reads, one of an inverter, or of another recipe.
     """
-    checkpoint = load_checkpoint(folder, device)
-    require_corrector(folder, checkpoint.config, encoder)
+    try:
+        checkpoint = load_checkpoint(folder, device)
+    except ValueError as error:
+        raise ValueError(f"corrector {folder}: {str(error).removeprefix(f'--checkpoint {folder}: ')}") from error
+    require_corrector(folder, checkpoint.config, pairs)
     return TrainedCorrector(checkpoint, batch_size, precision, seed)
 
 
-def require_corrector(folder: str | Path, config: CheckpointConfig, encoder: EncoderSpec) -> None:
-    """Refuses a checkpoint that cannot correct texts for vectors of this encoder.
+def require_corrector(folder: str | Path, config: CheckpointConfig, pairs: PairsRecipe) -> None:
+    """Refuses a checkpoint that cannot correct what an inverter of this recipe writes.
 
     Raises:
-        ValueError: it is an inverter's, or a corrector for another encoder; the message names the folder.
+        ValueError: it is an inverter's, or its encoder, tokenizer or length differ; the message names the folder.
     """
     if config.family not in FAMILIES:
         raise ValueError(
             f"corrector {folder}: holds an inverter; train a corrector with model.corrector=true on what "
             "jobs/hypotheses.py makes, and give that"
         )
-    if differing := config.pairs.encoder.differences(encoder):
-        raise ValueError(f"corrector {folder}: is of another encoder than the inverter: {'; '.join(differing)}")
+    if differing := config.pairs.differences(pairs):
+        raise ValueError(f"corrector {folder}: is of other pairs than the inverter: {'; '.join(differing)}")

@@ -128,11 +128,11 @@ class Trial:
         self.model.to(self.device)
         held = [torch.empty_like(p, dtype=torch.float32) for p in self.model.parameters() for _ in range(self._copies)]
         mixed = settings.precision != "float32"
-        tokens = torch.zeros((size, config.seq_len), dtype=torch.int64, device=self.device)  # [B, L]
-        embedding = torch.ones(size, config.embedding_dim, device=self.device)  # [B, D]
-        asked = torch.ones_like(tokens, dtype=torch.bool)
-        targets = torch.zeros(tokens.numel(), dtype=torch.int64, device=self.device)  # [M]
-        weights = torch.ones(tokens.numel(), device=self.device)
+        tokens = torch.zeros(size, self.model.texts_given * config.seq_len, dtype=torch.int64, device=self.device)
+        embedding = torch.ones(size, self.model.vectors_given * config.embedding_dim, device=self.device)
+        asked = torch.ones((size, config.seq_len), dtype=torch.bool, device=self.device)  # [B, L]
+        targets = torch.zeros(asked.numel(), dtype=torch.int64, device=self.device)  # [M]
+        weights = torch.ones(asked.numel(), device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             loss, _ = self.model(tokens, embedding, asked, targets, weights)
         loss.backward()

@@ -94,7 +94,7 @@ def _make_or_go_on(
     """Makes the pairs from where an earlier run of the same job got to."""
     out, progress = job.out, job.started.parent
     if overwrite:
-        start_over(out)
+        start_over(out, "texts")
     require_same_run(out, job.recipe, run)
     stats = finished(out)
     if stats is not None:

@@ -36,5 +36,6 @@ def require_same_run(out: Path, recipe: PairsRecipe, run: dict[str, Any]) -> Non
     if earlier is None:
         return
     require_same_recipe(PairsRecipe.model_validate(earlier["recipe"]), recipe, out, "the config")
+    earlier["data"] = {"correction": 0.0, **earlier.get("data", {})}  # before there was such a share
     found, wanted = ({name: each.get(name, {}) for name in COMPARED} for each in (earlier, run))
     require_same_settings(out, found, wanted)

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from json import loads
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ def make_report(
     require_finished(data)
     learnt, held_out = read_pairs(data, "train"), read_pairs(data, "test").sample(settings.rows, settings.seed)
     known = remove_known(held_out, learnt, on_progress=show)
+    if settings.corrector is not None and (data / "split=correction").is_dir():  # which it has learnt from
+        more = remove_known(known.pairs, read_pairs(data, "correction"), on_progress=show)
+        known = replace(more, exact=known.exact + more.exact, near=known.near + more.near)
     test = known.pairs
     if len(test) < 2:
         raise ValueError(
@@ -94,7 +98,7 @@ def make_report(
     corrector = None
     if settings.corrector is not None:
         folder = output_folder(settings.corrector, "evaluation.corrector")
-        corrector = load_corrector(folder, recipe.encoder, device, precision=settings.precision, seed=settings.seed)
+        corrector = load_corrector(folder, recipe, device, precision=settings.precision, seed=settings.seed)
     with ray_session():
         evaluation = evaluate(
             inverter,

@@ -19,6 +19,7 @@ from ray.data.checkpoint import CheckpointConfig
 from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours
 from jobs.shards import read_ids
 
+RUN_FILE = "run.json"  # in the progress folder, until the statistics hold the same
 WRITE_CPUS = 0.25  # a write is short and mostly waits for the disk
 
 
@@ -27,13 +28,20 @@ def progress_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.progress")
 
 
-def start_over(out: Path) -> None:
+def start_over(out: Path, known_by: str) -> None:
     """Deletes what an earlier run left.
+
+    Args:
+        out: the folder.
+        known_by: a key that runs of this job have and other jobs' have not; who made a damaged folder may be unknown.
 
     Raises:
         ValueError: the folder holds what no such job made.
     """
     require_ours(out, _is_split)
+    made_by = run_that_made(out)
+    if made_by is not None and known_by not in made_by:
+        raise ValueError(f"--overwrite would delete {out}, which another job made; choose another folder")
     rmtree(progress_folder(out), ignore_errors=True)  # first: killed in between, the next run would skip what is gone
     delete_ours(out, _is_split)
 
@@ -43,6 +51,14 @@ def finished(out: Path) -> dict[str, Any] | None:
     if not (out / SUCCESS_FILE).is_file():
         return None
     return loads((out / STATS_FILE).read_text(encoding="utf-8"))
+
+
+def run_that_made(out: Path) -> dict[str, Any] | None:
+    """What made what lies in a folder, whole or not; None if that is not known."""
+    stats, unfinished = finished(out), progress_folder(out) / RUN_FILE
+    if stats is not None:
+        return stats.get("run")
+    return loads(unfinished.read_text(encoding="utf-8")) if unfinished.is_file() else None
 
 
 def discard_uncommitted(out: Path, done_ids: Path) -> None:

@@ -49,7 +49,7 @@ def make_hypotheses(wish: Wish, overwrite: bool = False) -> dict[str, Any]:
     require_siblings(out)
     with told_plainly(out), sole_writer(out):
         if overwrite:
-            start_over(out)
+            start_over(out, "hypotheses")
         require_same_run(out, run)
         stats = finished(out)
         if stats is not None:

@@ -29,14 +29,19 @@ PARQUET = PAIRS_PARQUET | {
 def pools(job: Job, windows: int) -> tuple[ModelPool, ModelPool]:
     """The inverters and the encoders for so many windows, see `model_pool`.
 
-    Where the encoder is a model there is one beside each inverter, each with half of their GPU; else there is one.
+    Where the encoder is a model there is one beside each inverter; else there is one in all. They share a GPU in
+    unequal parts, so that no two inverters come to lie on one.
     """
     device = job.wish.device
     inverters = model_pool(device, windows, "--workers", job.wish.workers)
     if job.recipe.encoder.kind != "sentence-transformers":
         return inverters, model_pool("cpu", windows, "--workers", None, most=0)
     if device == "cuda":
-        inverters = replace(inverters, resources=inverters.resources | {"num_gpus": 0.5})
+        resources = inverters.resources
+        return (
+            replace(inverters, resources=resources | {"num_gpus": 0.6}),
+            replace(inverters, resources=resources | {"num_gpus": 0.4}),
+        )
     return inverters, inverters
 
 

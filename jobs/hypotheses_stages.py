@@ -1,4 +1,4 @@
-"""The two stages of the hypotheses job, without Ray: vectors become texts, and these texts vectors again.
+"""The two stages of the hypotheses job, as plain callables: vectors become texts, and these texts vectors again.
 
 Shapes: N rows, L tokens, D embedding.
 """

@@ -1,13 +1,10 @@
 """What an output folder was made with, so that only the same run goes on there."""
 
-from json import loads
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from jobs.exactly_once import finished, progress_folder
-
-RUN_FILE = "run.json"  # in the progress folder, until the statistics hold the same
+from jobs.exactly_once import progress_folder, run_that_made
 
 
 def earlier_run(out: Path, what: str, known_by: str) -> dict[str, Any] | None:
@@ -25,13 +22,7 @@ def earlier_run(out: Path, what: str, known_by: str) -> dict[str, Any] | None:
     if not out.exists() or not any(out.iterdir()):
         rmtree(progress, ignore_errors=True)  # left by a run whose output is gone: its ids would be skipped
         return None
-    stats = finished(out)
-    if stats is not None:
-        earlier = stats.get("run")
-    elif (progress / RUN_FILE).is_file():
-        earlier = loads((progress / RUN_FILE).read_text(encoding="utf-8"))
-    else:
-        earlier = None
+    earlier = run_that_made(out)
     if earlier is None or known_by not in earlier:
         raise ValueError(f"--out {out}: is not empty and holds no {what} of ours; choose another folder")
     return earlier

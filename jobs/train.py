@@ -1,4 +1,4 @@
-"""pairs -> an inverter: Ray Train starts the workers, DeepSpeed moves the weights, the loop is embinv's.
+"""pairs -> an inverter, hypotheses -> a corrector: Ray Train starts workers, DeepSpeed moves weights, the loop is ours.
 
 The run's state lies under DIR/state-<run>, one folder a save (jobs/train_state.py); a worker that dies is replaced and
 goes on from the last whole one, and so does `--resume`. `DIR/checkpoint` holds the best EMA weights, `DIR/last` the
@@ -20,7 +20,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
 from embinv.config import Config
-from embinv.data.corrections import read_hypotheses_recipe
+from embinv.data.corrections import find_hypotheses_recipe, read_hypotheses_recipe
 from embinv.data.schema import read_recipe, require_same_recipe
 from embinv.training.objective import OBJECTIVES
 from embinv.training.trackers import require_trackers
@@ -66,11 +66,16 @@ def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]
     recipe = read_recipe(data)
     require_same_recipe(recipe, recipe_of(config), data, "the config")
     require_finished(data)
+    pairs = identity_of(data)
     if config.model.corrector:
-        read_hypotheses_recipe(data)
+        pairs |= {f"hypotheses.{key}": value for key, value in read_hypotheses_recipe(data).model_dump().items()}
+    elif find_hypotheses_recipe(data) is not None:
+        raise ValueError(
+            f"--data {data}: holds hypotheses, of texts that no inverter may learn from; add --set "
+            "model.corrector=true, or give the pairs that jobs/encode.py made"
+        )
     if config.model.inverter is not None:
         inverter_to_begin_as(config, recipe)
-    pairs = identity_of(data)
     with told_plainly(out), sole_writer(out):
         return _train_or_go_on(config, data, pairs, out, resume)
 
@@ -174,7 +179,8 @@ def _summary(state: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = job_parser(
-        "Train an inverter on pairs. DIR/checkpoint is the best so far, DIR/last the newest; both can be used at once.",
+        "Train an inverter on pairs, or a corrector on hypotheses (model.corrector=true).\n"
+        "DIR/checkpoint is the best so far, DIR/last the newest; both can be used at once.",
         "A run that was stopped, in whatever way, goes on with the same command and --resume, and comes to the same\n"
         "end as one that never stopped. What may change meanwhile is what it is computed on: the number of workers,\n"
         "training.gradient_accumulation, compile, activation_checkpointing, offloading, max_failures, max_skipped.\n"
@@ -189,7 +195,9 @@ def main(argv: list[str] | None = None) -> None:
         "  python jobs/train.py --config configs/minilm.yaml --data runs/my/pairs --out runs/my --minutes 10 --resume",
     )
     add_config_arguments(parser)
-    parser.add_argument("--data", required=True, metavar="DIR", help="pairs that jobs/encode.py made")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="pairs of jobs/encode.py, or hypotheses of jobs/hypotheses.py"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint/, last/ and training.png")
     parser.add_argument("--minutes", type=float, metavar="M", help="time budget of training; the schedule fits it")
     parser.add_argument("--workers", type=int, metavar="N", help="training processes")
@@ -209,7 +217,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{record['steps']:,} steps in {record['seconds']:.0f} s, {record['samples_per_second']:,} samples/s")
     generation = OBJECTIVES[config.model.kind].generation
     print(f"last validation: {accuracy:.1%} of tokens {generation}; best in {out / 'checkpoint'}")
-    print(f"next: python jobs/evaluate.py --checkpoint {out / 'checkpoint'} --data {data} --out {out}")
+    if config.model.corrector:
+        use = f"--corrector {out / 'checkpoint'} --refine-steps 5 --vectors FILE --out recovered.parquet"
+        print(f"next: embinv invert --checkpoint INVERTER {use}")
+    else:
+        print(f"next: python jobs/evaluate.py --checkpoint {out / 'checkpoint'} --data {data} --out {out}")
 
 
 if __name__ == "__main__":

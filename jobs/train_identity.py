@@ -34,6 +34,8 @@ FREE = frozenset(
         "trackers",
     }
 )
+LATER = {"model.corrector": False, "model.inverter": None, "data.correction": 0.0}
+"""Settings that were not there from the beginning: at these values a run is what it was without them."""
 OTHER_JOBS = frozenset({"evaluation", "encoding"})
 LEARNT_FROM = ("train", "validation")  # the latter says which checkpoint is the best, and when to stop early
 RECORDED = frozenset({"fingerprint", "data", "pairs", "config", "finished", "steps"})
@@ -48,12 +50,12 @@ def require_finished(data: Path) -> None:
     """Refuses pairs of which more are to come.
 
     Raises:
-        ValueError: the encode job has not come to its end.
+        ValueError: the job that makes them has not come to its end.
     """
     if not (data / SUCCESS_FILE).is_file():
         raise ValueError(
-            f"--data {data}: encoding has not finished there (no {SUCCESS_FILE}); run the same jobs/encode.py command "
-            "again"
+            f"--data {data}: the job that writes there has not finished (no {SUCCESS_FILE}); run the same command of "
+            "jobs/encode.py or jobs/hypotheses.py again"
         )
 
 
@@ -115,7 +117,10 @@ def require_same_run(
                 f"--out {out}: holds a run whose settings this version does not know; choose another folder"
             ) from error
         now = _learnt_from(config)
-        differing = [f"{key}: {before.get(key)!r} != {now.get(key)!r}" for key in now if before.get(key) != now[key]]
+        known = dict.fromkeys([*now, *before])  # of both, in order
+        differing = [
+            f"{key}: {before.get(key)!r} != {now.get(key)!r}" for key in known if before.get(key) != now.get(key)
+        ]
         if record["data"] != str(data):
             differing.append(f"--data: {record['data']} != {data}")
         why = f" ({'; '.join(differing)})" if differing else ""
@@ -139,4 +144,7 @@ def _learnt_from(config: Config) -> dict[str, Any]:
             found |= {f"{section}.{key}": value for key, value in values.items()}
         else:
             found[section] = values
-    return {key: value for key, value in found.items() if key not in {f"training.{name}" for name in FREE}}
+    free = {f"training.{name}" for name in FREE}
+    return {
+        key: value for key, value in found.items() if key not in free and not (key in LATER and value == LATER[key])
+    }

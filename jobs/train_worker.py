@@ -88,7 +88,7 @@ def _train(task: Task) -> None:
     if begin is None:
         model = new_model(config.model, vocabulary, recipe.encoder.dim, recipe.seq_len, ends, tokenizer_hash)
     else:
-        model = corrector_of(begin.model)
+        model, begin = corrector_of(begin.model, config.model.dropout), None
     ema = EMA(model, settings.ema_decay, settings.ema_share)
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -98,7 +98,7 @@ def build_app(args: AppArgs) -> serve.Application:
     require_agreement(config, args.encoder, args.dim)
     corrector = None if args.corrector is None else checkpoint_folder(args.corrector, "corrector")
     if corrector is not None:
-        require_corrector(corrector, read_checkpoint_config(corrector), config.pairs.encoder)
+        require_corrector(corrector, read_checkpoint_config(corrector), config.pairs)
     embedder = None
     if args.encode:
         embedder = EncoderDeployment.options(

@@ -74,8 +74,8 @@ class InverterDeployment:
         thread.submit(self._model.warm_up).result()
         inverter, with_seed = self._model.inverter, None
         if corrector is not None:
-            spec, size = inverter.config.pairs.encoder, inverter.batch_size
-            with_seed = thread.submit(load_corrector, corrector, spec, device, size).result().with_seed
+            pairs, size = inverter.config.pairs, inverter.batch_size
+            with_seed = thread.submit(load_corrector, corrector, pairs, device, size).result().with_seed
         self._refiner = Refiner(inverter, thread, self._encode, self._metrics.batch, with_seed)
         logger.info(
             "ready: %s from %s, version %s, on %s, up to %d vectors at a time",
@@ -195,6 +195,8 @@ def require_agreement(config: CheckpointConfig, encoder: str, dim: int | None) -
     Raises:
         ValueError: the message names the field and both values.
     """
+    if config.family.endswith("_corrector"):
+        raise ValueError("checkpoint: holds a corrector; name it as `corrector`, and here the inverter's")
     if config.name != encoder:
         raise ValueError(
             f"encoder: {encoder!r}, but the checkpoint is one for {config.name!r} ({config.pairs.encoder.model}); "

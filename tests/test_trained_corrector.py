@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
 from embinv.correcting import refined
 from embinv.inverter import load_inverter
 from embinv.trained_corrector import load_corrector
 from tests.correctors import FAMILIES, corrector_checkpoint
-from tests.fakes import BagEncoder, hash_spec, sentences, tiny_checkpoint, word_tokenizer
+from tests.fakes import WORDS, BagEncoder, hash_spec, recipe_for, sentences, tiny_checkpoint, word_tokenizer
 
 DIM, LENGTH = 8, 12
 SPEC = hash_spec(DIM)
@@ -28,8 +27,8 @@ def folder(request, tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def corrector(folder):
-    return load_corrector(folder, SPEC, batch_size=7, precision="float32")
+def corrector(folder, tokenizer):
+    return load_corrector(folder, recipe_for(tokenizer, SPEC, LENGTH), batch_size=7, precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +60,8 @@ def test_proposals_are_as_many_as_asked_and_of_their_own_rows(corrector):
         assert each.probability is None and "dan" not in each.text.split()
 
 
-def test_the_first_of_several_is_the_one_of_one_and_others_differ(folder):
-    corrector = load_corrector(folder, SPEC, precision="float32")
+def test_the_first_of_several_is_the_one_of_one_and_others_differ(folder, tokenizer):
+    corrector = load_corrector(folder, recipe_for(tokenizer, SPEC, LENGTH), precision="float32")
     targets, texts, own = case()
     many = texts_of(corrector.propose(targets, texts, own, 4))
     if corrector.config.family == "mdlm_corrector":
@@ -70,7 +69,9 @@ def test_the_first_of_several_is_the_one_of_one_and_others_differ(folder):
         assert [row[:1] for row in many] == texts_of(corrector.propose(targets, texts, own, 1))
         other = corrector.with_seed(1).propose(targets, texts, own, 4)
         assert texts_of(
-            load_corrector(folder, SPEC, precision="float32", seed=1).propose(targets, texts, own, 4)
+            load_corrector(folder, recipe_for(tokenizer, SPEC, LENGTH), precision="float32", seed=1).propose(
+                targets, texts, own, 4
+            )
         ) == texts_of(other)
         assert texts_of(other) != many and [row[0] for row in texts_of(other)] == [row[0] for row in many]
     assert all(len(set(row)) > 1 for row in many)
@@ -101,22 +102,28 @@ def test_refining_with_it_never_lets_the_cosine_fall(corrector, inverter):
     assert all(each.encoder_calls >= 2 for each in after)
 
 
-def test_an_inverter_is_no_corrector_and_a_corrector_no_inverter(folder, inverter):
+def test_an_inverter_is_no_corrector_and_a_corrector_no_inverter(folder, inverter, tokenizer):
     with pytest.raises(ValueError, match="holds an inverter; train a corrector"):
-        load_corrector(inverter, SPEC)
+        load_corrector(inverter, recipe_for(tokenizer, SPEC, LENGTH))
     with pytest.raises(ValueError, match="holds a corrector; give an inverter here"):
         load_inverter(folder)
 
 
-def test_one_of_another_encoder_is_refused(folder):
-    with pytest.raises(ValueError, match=f"is of another encoder than the inverter: dim: {DIM} != 16"):
-        load_corrector(folder, hash_spec(16))
+def test_one_of_another_encoder_tokenizer_or_length_is_refused(folder, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=rf"is of other pairs than the inverter: encoder\.dim: {DIM} != 16"):
+        load_corrector(folder, recipe_for(tokenizer, hash_spec(16), LENGTH))
+    with pytest.raises(ValueError, match=f"seq_len: {LENGTH} != 20"):
+        load_corrector(folder, recipe_for(tokenizer, SPEC, 20))
+    other = word_tokenizer(tmp_path, words=("other", *WORDS[1:]))
+    with pytest.raises(ValueError, match="tokenizer_hash"):
+        load_corrector(folder, recipe_for(other, SPEC, LENGTH))
+    with pytest.raises(ValueError, match=r"^corrector .*nowhere: "):
+        load_corrector(tmp_path / "nowhere", recipe_for(tokenizer, SPEC, LENGTH))
 
 
-def test_precision_of_a_denoiser_is_that_which_is_asked_for(folder):
-    rounded = load_corrector(folder, SPEC, precision="bfloat16")
+def test_precision_of_a_denoiser_is_that_which_is_asked_for(folder, tokenizer):
+    rounded = load_corrector(folder, recipe_for(tokenizer, SPEC, LENGTH), precision="bfloat16")
     found = rounded.propose(*case(), 2)
     assert [len(row) for row in found] == [2] * 5
     with pytest.raises(ValueError, match="precision"):
-        load_corrector(folder, SPEC, precision="float8")
-    assert next(torch.nn.Module.parameters(load_corrector(folder, SPEC)._model)).dtype == torch.float32
+        load_corrector(folder, recipe_for(tokenizer, SPEC, LENGTH), precision="float8")

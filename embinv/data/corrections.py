@@ -86,24 +86,36 @@ class Corrections:
         return pa.Table.from_arrays(columns, schema=corrections_schema(recipe, hypotheses))
 
 
-def read_hypotheses_recipe(folder: str | Path) -> HypothesesRecipe:
-    """Reads what made the hypotheses of a data set.
+def find_hypotheses_recipe(folder: str | Path) -> HypothesesRecipe | None:
+    """Reads what made the hypotheses of a data set; None of pairs without hypotheses.
 
     Raises:
-        ValueError: the folder holds no pairs, or pairs without hypotheses.
+        ValueError: the folder holds no pairs, or another version's hypotheses.
     """
     read_recipe(folder)
     file = min(Path(folder).glob("split=*/*.parquet"))
     metadata = pads.dataset(file, format="parquet").schema.metadata or {}
     if HYPOTHESES_KEY not in metadata:
-        raise ValueError(
-            f"{folder} holds pairs without hypotheses, and a corrector learns from both; make them with "
-            "jobs/hypotheses.py"
-        )
+        return None
     try:
         return HypothesesRecipe.model_validate_json(metadata[HYPOTHESES_KEY])
     except ValidationError as error:
         raise ValueError(f"{file} names its hypotheses in another version's way: {reasons(error)}") from error
+
+
+def read_hypotheses_recipe(folder: str | Path) -> HypothesesRecipe:
+    """As `find_hypotheses_recipe`, where there must be one.
+
+    Raises:
+        ValueError: the folder holds no pairs, or pairs without hypotheses.
+    """
+    found = find_hypotheses_recipe(folder)
+    if found is None:
+        raise ValueError(
+            f"{folder} holds pairs without hypotheses, and a corrector learns from both; make them with "
+            "jobs/hypotheses.py"
+        )
+    return found
 
 
 def read_corrections(folder: str | Path, split: str) -> Corrections:

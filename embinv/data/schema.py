@@ -1,8 +1,8 @@
 """What a pairs data set looks like on disk, and the recipe it carries in its Arrow metadata.
 
 Columns: id int64, text string, lang string, token_ids fixed_size_list<int32>[L], embedding
-fixed_size_list<halffloat>[D], in folders `split=train|validation|test`. The schema's metadata key `embinv` holds the
-recipe as JSON. A reader refuses a data set whose recipe is not the one it expects.
+fixed_size_list<halffloat>[D], in folders `split=train|validation|test|correction`. The schema's metadata key `embinv`
+holds the recipe as JSON. A reader refuses a data set whose recipe is not the one it expects.
 """
 
 from pathlib import Path

@@ -24,7 +24,7 @@ from embinv.encoders.base import Encoder
 from embinv.evaluation.baselines import derangement, nearest_neighbours, unconditional
 from embinv.evaluation.gaps import accuracy_at_masks
 from embinv.evaluation.generation import DEFINITIONS, Generation, accuracy_by_language, by_length, by_position
-from embinv.evaluation.refinement import refinement_rows
+from embinv.evaluation.refinement import REWRITING, refinement_rows
 from embinv.evaluation.reliability import (
     calibrate,
     calibration_errors,
@@ -170,7 +170,7 @@ def evaluate(
             settings.seed,
             milliseconds,
             on_progress,
-            corrector,
+            REWRITING if corrector is None else {**REWRITING, "corrector": corrector},
         )
     return Evaluation(report, scores_table(test, inversions, figures), fitted)
 

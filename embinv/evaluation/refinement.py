@@ -5,7 +5,7 @@ Shapes: N vectors, D embedding.
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from embinv.inversion import Inversion
 from embinv.inverter import TextInverter
 from embinv.metrics.figures import mean_figure, rounded
 
+REWRITING: dict[str, Corrector[Inversion] | None] = {"rewriting": None}
 FIGURES = ("token_f1", "bleu", "exact_match")
 
 
@@ -30,9 +31,9 @@ def refinement_rows(
     seed: int = 0,
     decoding_ms: float = 0.0,
     on_progress: Callable[[str], None] = lambda line: None,
-    corrector: Corrector[Inversion] | None = None,
+    ways: Mapping[str, Corrector[Inversion] | None] = REWRITING,
 ) -> list[dict[str, Any]]:
-    """A row for the texts as they were decoded, and for each budget one, or with a trained corrector two.
+    """A row for the texts as they were decoded, and one for each way at each budget.
 
     Args:
         inverter: decoded them, and writes parts of them anew.
@@ -43,16 +44,15 @@ def refinement_rows(
         seed: of what is drawn.
         decoding_ms: milliseconds that decoding took for one text; a row counts them too.
         on_progress: gets a line now and then.
-        corrector: a trained one, to be measured beside the inverter that writes parts anew.
+        ways: who corrects, by name; None is the inverter, which writes parts anew.
 
     Returns:
-        by (`rewriting`, `corrector` or null), steps, beam, n, token F1, BLEU, exact match and cosine with their
+        by (the name, or null), steps, beam, n, token F1, BLEU, exact match and cosine with their
         standard errors; encoder calls and milliseconds, the mean of a text; and cosine_falls, the texts that are
         further from their vector than before.
     """
     before = refined(inverter, vectors, decoded.inversions, encoder, steps=0, beam=1)  # which measures the cosine
     rows = [_row(decoded, before, before, None, 0, 0, encoder_calls=0.0, milliseconds=decoding_ms)]
-    ways = {"rewriting": None} if corrector is None else {"rewriting": None, "corrector": corrector}
     for (by, one), (steps, beam) in itertools.product(ways.items(), budgets):
         on_progress(f"refining by {by}: {steps} steps, {beam} held")
         began = time.perf_counter()

@@ -19,18 +19,20 @@ READS_VECTORS = ("condition.0.weight", "pseudo_tokens.weight")  # of a denoiser,
 TRANSFORM = "embedding_transform."
 
 
-def corrector_of(inverter: InverterModel) -> InverterModel:
+def corrector_of(inverter: InverterModel, dropout: float = 0.0) -> InverterModel:
     """A corrector with an inverter's architecture and weights.
 
     Args:
         inverter: a `ConditionalMDLM` or a `T5Inverter`; it is left as it is.
+        dropout: the corrector's own.
 
     Raises:
         ValueError: it is another model.
     """
     config, weights = inverter.config, inverter.state_dict()
+    said = config.model_dump() | {"dropout": dropout}
     if type(config) is MDLMConfig:
-        corrector = CorrectingMDLM(MDLMCorrectorConfig(**config.model_dump()))
+        corrector = CorrectingMDLM(MDLMCorrectorConfig(**said))
         for name in READS_VECTORS:
             if name in weights:
                 weights[name] = _widened(weights[name], CorrectingMDLM.vectors_read)
@@ -39,7 +41,7 @@ def corrector_of(inverter: InverterModel) -> InverterModel:
     if type(config) is T5InverterConfig:
         from embinv.models.t5_corrector import T5Corrector  # transformers' code of T5, which takes a second
 
-        corrector = T5Corrector(T5CorrectorConfig(**config.model_dump()))
+        corrector = T5Corrector(T5CorrectorConfig(**said))
         renamed = {name.replace(TRANSFORM, f"{TRANSFORM[:-1]}_1."): tensor for name, tensor in weights.items()}
         corrector.load_state_dict(corrector.state_dict() | renamed)
         return corrector

@@ -118,7 +118,8 @@ def _validate(model: Any, pairs: Pairs, ids: TokenIds, steps: int, engine: Engin
         counts += (len(rows), content, unknown, len(targets), float(entropies.sum()))
         correct = rewritten if writes else edited
         said = final_state(correct(model, given, embedding, ids, steps)).tokens
-        found += (*right_in(said, texts), right_in(hypothesis, texts)[0])
+        guessed = hypothesis.masked_fill(~known(hypothesis, ids), ids.mask_id)  # two that it lacks need not be one
+        found += (*right_in(said, texts), right_in(guessed, texts)[0])
     n, content, unknown, scored, entropy, right, exact, before = engine.total([*counts.tolist(), *found.tolist()])
     share = None if ids.other_id is None else unknown / content
     return Validation("nll", entropy / scored, right / content, exact / n, {}, int(n), share, before / content)

@@ -34,7 +34,7 @@ class RunState:
         step: optimizer steps made.
         seconds: time spent, over all sittings; the first step of a sitting is left out where blocks are compiled.
         validations: validations made.
-        best: the best token accuracy from a full mask so far.
+        best: the best token accuracy of a validation so far.
         since_best: validations since then.
         skipped: steps that moved nothing, since a loss or gradient was not finite.
         skipped_in_a_row: those since the last step that did.
@@ -113,7 +113,7 @@ def run(
         engine: moves the weights.
         ema: follows them.
         training: the split that is learnt from.
-        validation: the split that is generated from its vectors alone.
+        validation: the split that is generated from its vectors alone, or of a corrector from its hypotheses.
         ids: mask, EOS and PAD, and `other`.
         settings: the config's `training` section.
         state: where to go on from; kept up to date in place before each event.

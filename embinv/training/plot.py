@@ -173,7 +173,10 @@ def _draw_loss_by_part(figure: "Figure", axes: "Axes", progress: Rows) -> None:
 
 
 def _draw_accuracy(axes: "Axes", history: Rows) -> None:
-    """What is recovered from a vector alone, and beside it how well gaps are filled, which is no inversion."""
+    """What is recovered from a vector alone, and beside it how well gaps are filled, which is no inversion.
+
+    Of a corrector, what is right after one correction, and beside it in the hypotheses.
+    """
     if _corrects(history):
         how = "after one correction"
     else:

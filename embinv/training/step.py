@@ -61,6 +61,8 @@ def to_tensors(pairs: Pairs, rows: np.ndarray, device: torch.device) -> tuple[Te
 class Draws:
     """What chance decides about a batch, on the CPU.
 
+    L and D are those of its rows, which of a corrector are two texts and two vectors.
+
     Attributes:
         t: [B] times in (0, 1].
         uniforms: [B, L] in [0, 1): a token is hidden where they are below 1 - alpha_t.

@@ -37,7 +37,8 @@ class Validation:
 
     Attributes:
         measure: what `nats` is: the NELBO of a denoiser, or the negative log-likelihood of a T5 or a corrector.
-        nats: of the NELBO a token of L, or of the likelihood a token up to the end, over the tokens that it knows.
+        nats: of the NELBO a token of L, or of the likelihood a token: of a T5 up to the end, of a denoiser that
+            corrects of L; over the tokens that it knows.
         token_accuracy: content tokens right after generation from a full mask, in what is said before its end; or, of
             a corrector, after one correction.
         exact_match: texts right to the last token.

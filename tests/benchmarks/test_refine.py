@@ -6,7 +6,7 @@ from benchmarks.refine import HEADLINE, figures, measured, table
 from embinv.inverter import load_inverter
 from embinv.trained_corrector import load_corrector
 from tests.correctors import corrector_checkpoint
-from tests.fakes import BagEncoder, hash_spec, pairs_of, sentences, tiny_checkpoint, word_tokenizer
+from tests.fakes import BagEncoder, hash_spec, pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer
 
 DIM, LENGTH, ROWS = 8, 12, 4
 SPEC = hash_spec(DIM)
@@ -43,7 +43,7 @@ def test_each_decoder_is_refined_by_rewriting_and_by_the_correctors_that_there_a
     inverters, correctors = {"mdlm": load_inverter(tmp_path / "inverter", precision="float32")}, {}
     for family in ("mdlm", "t5"):
         corrector_checkpoint(tmp_path / family, family, tokenizer, SPEC, LENGTH)
-        correctors[family] = load_corrector(tmp_path / family, SPEC, precision="float32")
+        correctors[family] = load_corrector(tmp_path / family, recipe_for(tokenizer, SPEC, LENGTH), precision="float32")
     test = pairs_of(sentences(ROWS), tokenizer, encoder, LENGTH)
     rows = measured(inverters, correctors, encoder, test)
     assert {row["decoder"] for row in rows} == {"diffusion, 8 passes"}

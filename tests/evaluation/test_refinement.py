@@ -51,7 +51,7 @@ def test_a_report_has_the_table_where_it_is_asked_for(made):
     assert "refinement" not in evaluate(inverter, pairs, pairs, None, settings).report  # which has no encoder
     title, header, rows = tables(report)["refinement"]
     assert title == "Refinement with the encoder at hand (6 texts)" and "encoder calls a text" in header
-    assert [row[0] for row in rows] == ["confidence", "+ 1 x 2"]
+    assert [row[0] for row in rows] == ["confidence", "+ rewriting 1 x 2"]
     whole = report | {
         "name": "tiny",
         "encoder": "bag",
@@ -62,4 +62,4 @@ def test_a_report_has_the_table_where_it_is_asked_for(made):
     }
     assert "## Refinement with the encoder at hand" in render(whole)
     shown = page(whole, evaluation.scores, 3, 0)
-    assert "With the encoder at hand" in shown and "+ 1 x 2" in shown
+    assert "With the encoder at hand" in shown and "+ rewriting 1 x 2" in shown

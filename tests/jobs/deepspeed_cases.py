@@ -89,25 +89,27 @@ def settings(**changes):
     return TrainingSettings.model_validate(usual | changes)
 
 
-def pairs():
-    """Random texts of a few words, which is quickly learnt, and random vectors."""
-    rng = np.random.default_rng(0)
-    token_ids = rng.integers(0, 4, (ROWS, LENGTH), dtype=np.int32)
-    return Pairs(
-        np.arange(ROWS), [""] * ROWS, ["en"] * ROWS, token_ids, rng.normal(size=(ROWS, DIM)).astype(np.float16)
-    )
+def pairs(corrects):
+    """Random texts of a few words, which is quickly learnt, and random vectors; a corrector reads two of each."""
+    rng, given = np.random.default_rng(0), 1 + corrects
+    token_ids = rng.integers(0, 4, (ROWS, given * LENGTH), dtype=np.int32)
+    vectors = rng.normal(size=(ROWS, given * DIM)).astype(np.float16)
+    return Pairs(np.arange(ROWS), [""] * ROWS, ["en"] * ROWS, token_ids, vectors)
 
 
 def model(case):
     """The same start everywhere."""
     torch.manual_seed(0)
-    architecture = ModelSettings(family=case.family, size="tiny", pseudo_tokens=2, tied_head=case.tied_head)
+    family, _, corrector = case.family.partition("_")
+    architecture = ModelSettings(
+        family=family, corrector=bool(corrector), size="tiny", pseudo_tokens=2, tied_head=case.tied_head
+    )
     return new_model(architecture, Vocabulary.whole(VOCABULARY), DIM, LENGTH, ENDS)
 
 
 def drive(engine, case, ranks):
     """Makes the steps of the loop (embinv/training/loop.py) with the batches of `ranks`, one after the other."""
-    data, passes = pairs(), case.settings.gradient_accumulation
+    data, passes = pairs("_" in case.family), case.settings.gradient_accumulation
     micro_batch = case.settings.texts_per_step // (len(RANKS) * passes)
     losses, norms, moved = [], [], []
     before = start = snapshot(engine)
@@ -115,7 +117,7 @@ def drive(engine, case, ranks):
         sums, norm = [], math.nan
         rows = batch_rows(ROWS, case.settings.texts_per_step, step, case.settings.seed)
         generator = step_generator(case.settings.seed, step, 0)
-        draws = draw(case.settings, len(rows), LENGTH, DIM, generator)
+        draws = draw(case.settings, len(rows), data.token_ids.shape[1], data.embeddings.shape[1], generator)
         for micro, rank in [(micro, rank) for micro in range(passes) for rank in ranks]:
             place, begin = (step, micro, rank), (micro * len(RANKS) + rank) * micro_batch
             mine = slice(begin, begin + micro_batch)

@@ -6,6 +6,7 @@ from embinv.models.settings import ModelSettings
 from embinv.training.settings import TrainingSettings
 from jobs import batch_size
 from jobs.batch_size import Trial, largest_that_fits, power_of_two, resolved
+from tests.correctors import FAMILIES, tiny_corrector
 
 CPU = torch.device("cpu")
 
@@ -14,6 +15,11 @@ CPU = torch.device("cpu")
 def model():
     torch.manual_seed(0)
     return ConditionalMDLM(ModelSettings(size="tiny", pseudo_tokens=2).resolve(50, 16, 8))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_correctors_trial_hands_it_what_it_reads(family):
+    Trial(tiny_corrector(family, 50, 16, 8, (1, 0)), TrainingSettings(precision="float32"), CPU)(2)
 
 
 class Memory:

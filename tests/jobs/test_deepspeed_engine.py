@@ -125,6 +125,8 @@ CONFIGURED = {
     "muon": Case(settings(optimizer="muon", gradient_accumulation=2), no_loss=BROKEN),
     "untied head, stage 3": Case(settings(zero_stage=3), tied_head=False),
     **{f"T5, stage {stage}": Case(settings(zero_stage=stage), family="t5", no_loss=BROKEN) for stage in STAGES},
+    "corrector, stage 3": Case(settings(zero_stage=3), family="mdlm_corrector"),
+    "T5 corrector, stage 3": Case(settings(zero_stage=3), family="t5_corrector"),
     "T5, made again": Case(settings(activation_checkpointing=True, gradient_accumulation=2), family="t5"),
     **{
         f"offloaded optimizer, stage {stage}": Case(

@@ -253,7 +253,7 @@ def test_pairs_without_statistics_are_refused_before_anything_is_generated(measu
 
 def test_pairs_that_are_not_whole_are_refused_before_anything_is_generated(measured, nothing_is_generated):
     (measured.data / "_SUCCESS").unlink()
-    assert "encoding has not finished there" in measured.refusal()
+    assert "the job that writes there has not finished" in measured.refusal()
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_generated(measured, nothing_is_generated):

@@ -111,7 +111,7 @@ def test_pairs_that_are_not_whole_or_have_no_validation_are_refused(given, nothi
     shutil.rmtree(given.data / "split=validation")
     assert "no rows in split=validation" in given.refusal()
     (given.data / "_SUCCESS").unlink()
-    assert "encoding has not finished there" in given.refusal()
+    assert "the job that writes there has not finished" in given.refusal()
 
 
 def test_a_damaged_file_of_pairs_is_refused_whoever_finds_it(given, nothing_is_inverted):
@@ -312,8 +312,8 @@ def test_an_inverter_and_an_encoder_share_a_gpu_and_a_server_needs_none(monkeypa
     nodes(monkeypatch, 8, 2)
     job = job_of(Given(tmp_path / "model", OF_MINILM).wish)
     job = replace(job, wish=replace(job.wish, device="cuda", workers=None))
-    shared = ModelPool(2, {"num_gpus": 0.5, "num_cpus": 0}, None)
-    assert pools(job, 100) == (shared, shared)
+    shares = [ModelPool(2, {"num_gpus": share, "num_cpus": 0}, None) for share in (0.6, 0.4)]  # no two inverters on one
+    assert pools(job, 100) == tuple(shares)
     other = replace(job, recipe=job.recipe.model_copy(update={"encoder": HASH}))
     inverters, encoders = pools(other, 100)
     assert inverters.resources["num_gpus"] == 1 and encoders.workers == 1 and "num_gpus" not in encoders.resources
@@ -400,6 +400,15 @@ def test_pairs_are_not_encoded_into_a_folder_of_hypotheses(made):
     given, _ = made
     with pytest.raises(ValueError, match="holds no pairs of ours"):
         require_same_pairs(given.wish.out, read_recipe(given.data), {})
+
+
+def test_overwrite_deletes_what_this_job_made_and_no_pairs(made, tmp_path):
+    given, _ = made
+    out = shutil.copytree(given.data, tmp_path / "other-pairs")
+    (out / "_stats.json").write_text(json.dumps({"run": {"texts": "texts", "corpus": {}}}))
+    with pytest.raises(ValueError, match=r"--overwrite would delete .*other-pairs, which another job made"):
+        make_hypotheses(replace(given.wish, out=out), overwrite=True)
+    assert list(out.glob("split=train/*.parquet"))
 
 
 def test_overwrite_makes_them_anew(made, tmp_path):

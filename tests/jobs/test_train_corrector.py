@@ -8,13 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import jobs.train
 from embinv.checkpoint import load_checkpoint
-from embinv.data.corrections import Corrections, HypothesesRecipe
+from embinv.data.corrections import HYPOTHESES_KEY, Corrections, HypothesesRecipe
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe
 from embinv.models.mdlm_corrector import CorrectingMDLM
 from embinv.models.t5_corrector import T5Corrector
 from embinv.trained_corrector import load_corrector
+from jobs.arguments import RunStopped
 from jobs.evaluate import make_report
 from jobs.train import train
 from tests.jobs.training_runs import log_of, record_of, saves_of, weights_of, wind_back
@@ -43,6 +45,32 @@ def test_pairs_without_hypotheses_are_refused(tiny, tiny_pairs, tmp_path):
     with pytest.raises(ValueError, match=r"holds pairs without hypotheses.*jobs/hypotheses\.py"):
         train(tiny(*CORRECTOR), tiny_pairs, tmp_path / "out", resume=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_inverter_is_kept_from_the_texts_that_are_a_correctors(tiny, hypotheses, tmp_path):
+    with pytest.raises(ValueError, match=r"of texts that no inverter may learn from; add --set model\.corrector=true"):
+        train(tiny(), hypotheses, tmp_path / "out", resume=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_does_not_go_on_with_the_hypotheses_of_another_inverter(tiny, hypotheses, monkeypatch, tmp_path):
+    def stop(*arguments):
+        raise RunStopped("the workers would begin here")
+
+    monkeypatch.setattr(jobs.train, "_fit", stop)
+    monkeypatch.setattr(jobs.train, "require_places", lambda settings: None)
+    data, out = shutil.copytree(hypotheses, tmp_path / "hypotheses"), tmp_path / "out"
+    with pytest.raises(RunStopped):
+        train(tiny(*CORRECTOR), data, out, resume=False)
+    [storage] = out.glob("state-*")
+    (storage / "step-000000004").mkdir()
+    for file in data.rglob("*.parquet"):
+        table = pq.read_table(file, partitioning=None)
+        other = MADE_BY.model_copy(update={"weights": "1" * 16})
+        metadata = table.schema.metadata | {HYPOTHESES_KEY: other.model_dump_json().encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), file)
+    with pytest.raises(ValueError, match=r"holds other pairs than the run .*hypotheses\.weights: 0{16} != 1{16}"):
+        train(tiny(*CORRECTOR), data, out, resume=True)
 
 
 def test_a_start_that_is_no_inverter_of_this_family_and_these_pairs_is_refused(tiny, hypotheses, checkpoint, tmp_path):
@@ -97,7 +125,7 @@ def test_a_run_leaves_a_corrector_and_goes_on_bit_for_bit(ray_cluster, tiny, hyp
     assert "--corrector ." in (out / "last" / "README.md").read_text()
     held_out = read_pairs(hypotheses, "validation")
     vectors = held_out.embeddings[:3].astype(np.float32)
-    corrector = load_corrector(out / "last", read_recipe(hypotheses).encoder)
+    corrector = load_corrector(out / "last", read_recipe(hypotheses))
     assert [len(row) for row in corrector.propose(vectors, held_out.texts[:3], vectors[::-1], 2)] == [2, 2, 2]
     assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
 

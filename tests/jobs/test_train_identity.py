@@ -10,7 +10,7 @@ import pytest
 import jobs.train
 from jobs.arguments import RunStopped
 from jobs.train import train
-from jobs.train_identity import identity_of
+from jobs.train_identity import LATER, identity_of, run_fingerprint
 
 
 @pytest.fixture
@@ -37,9 +37,16 @@ def begun(stopped, tiny, tiny_pairs, tmp_path):
 def test_pairs_that_are_not_finished_are_refused(stopped, tiny, tiny_pairs, tmp_path):
     pairs = shutil.copytree(tiny_pairs, tmp_path / "pairs")
     (pairs / "_SUCCESS").unlink()
-    with pytest.raises(ValueError, match=r"encoding has not finished .* run the same jobs/encode\.py command again"):
+    with pytest.raises(ValueError, match=r"has not finished .* run the same command of jobs/encode\.py"):
         train(tiny(), pairs, tmp_path / "out", resume=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_that_came_later_names_no_other_run_until_it_is_used(tiny, tmp_path):
+    before = run_fingerprint(tiny(), tmp_path)
+    assert "model.corrector" in LATER and before == run_fingerprint(tiny("model.corrector=false"), tmp_path)
+    for used in ("model.corrector=true", "data.correction=0.1"):
+        assert run_fingerprint(tiny(used), tmp_path) != before
 
 
 def test_a_run_goes_on_with_the_same_pairs_in_another_order(begun, tiny):

@@ -108,6 +108,8 @@ def test_a_corrector_is_one_of_this_encoder_and_needs_the_embedding_model(tiny_c
         args_for(tiny_checkpoint, corrector=str(tiny_corrector))
     with pytest.raises(ValueError, match=f"corrector {tiny_checkpoint}: holds an inverter"):
         build_app(args_for(tiny_checkpoint, encode=True, corrector=str(tiny_checkpoint)))
+    with pytest.raises(ValueError, match="checkpoint: holds a corrector; name it as `corrector`"):
+        build_app(args_for(tiny_corrector))
     with pytest.raises(ValueError, match="corrector: there is no folder"):
         build_app(args_for(tiny_checkpoint, encode=True, corrector="nowhere"))
     other = tmp_path / "other"
@@ -115,7 +117,7 @@ def test_a_corrector_is_one_of_this_encoder_and_needs_the_embedding_model(tiny_c
     tree = json.loads((other / "config.json").read_text())
     tree["pairs"]["encoder"]["prompt"] = "query: "
     (other / "config.json").write_text(json.dumps(tree))
-    with pytest.raises(ValueError, match=f"corrector {other}: is of another encoder than the inverter: prompt"):
+    with pytest.raises(ValueError, match=f"corrector {other}: is of other pairs than the inverter: encoder.prompt"):
         build_app(args_for(tiny_checkpoint, encode=True, corrector=str(other)))
     with pytest.raises(ValueError, match="holds a corrector; give an inverter here"):
         load_inverter(tiny_corrector)
@@ -222,7 +224,7 @@ def test_a_trained_corrector_refines_as_in_the_library(tiny_checkpoint, tiny_cor
     handle = serve.run(app, name="correcting", _local_testing_mode=True)
     inverter = load_inverter(tiny_checkpoint, batch_size=8)
     encoder = open_encoder(inverter.config.pairs.encoder)
-    corrector = load_corrector(tiny_corrector, encoder.spec, batch_size=8).with_seed(CHOICES.seed)
+    corrector = load_corrector(tiny_corrector, inverter.config.pairs, batch_size=8).with_seed(CHOICES.seed)
     first = inverter.invert(vectors[:2], steps=CHOICES.steps)
     expected = refined(inverter, vectors[:2], [[each] for each in first], encoder, 2, 2, corrector)
     found = asked(handle, vectors[:2], CHOICES, Refinement(steps=2, beam=2))
