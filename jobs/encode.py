@@ -30,13 +30,20 @@ from jobs.encode_pipeline import run_pipeline
 from jobs.encode_plan import plan_encoding, plan_text
 from jobs.encode_run import recipe_of, require_same_run, run_of
 from jobs.encode_stages import Job
-from jobs.exactly_once import discard_uncommitted, distinct, finished, ids_by_split, progress_folder, start_over
+from jobs.exactly_once import (
+    RUN_FILE,
+    discard_uncommitted,
+    distinct,
+    finished,
+    ids_by_split,
+    progress_folder,
+    start_over,
+)
 from jobs.failures import told_plainly
 from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings, sole_writer
 from jobs.progress import Clock, RowCounter, Watch, duration
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, reject_file, require_few
-from jobs.same_run import RUN_FILE
 from jobs.session import ray_session
 from jobs.shards import Window, list_windows, readable_ids
 

@@ -20,7 +20,15 @@ import yaml
 
 from embinv.data.schema import PairsRecipe, matrix
 from jobs.arguments import SETTINGS_FILE, job_parser, output_folder, run_job, write_json, write_whole
-from jobs.exactly_once import discard_uncommitted, distinct, finished, ids_by_split, progress_folder, start_over
+from jobs.exactly_once import (
+    RUN_FILE,
+    discard_uncommitted,
+    distinct,
+    finished,
+    ids_by_split,
+    progress_folder,
+    start_over,
+)
 from jobs.failures import told_plainly
 from jobs.hypotheses_pipeline import WINDOW_ROWS, run_pipeline
 from jobs.hypotheses_run import SPLITS, Job, Wish, job_of, require_same_run, run_of
@@ -28,7 +36,6 @@ from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings, sole_writer
 from jobs.progress import Clock, RowCounter, Watch, duration
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, refuse_file
-from jobs.same_run import RUN_FILE
 from jobs.session import ray_session
 from jobs.shards import list_windows
 
