@@ -142,5 +142,6 @@ def encode_pairs(
         on_progress(f"encoded {start + len(vectors[-1]):,} of {len(texts):,} texts")
     seconds = time.monotonic() - began
     whole = Pairs(ids[origin], texts.tolist(), langs[origin].tolist(), aligned.token_ids[keep], np.concatenate(vectors))
-    codes = assign_splits(texts, data.validation, data.test)
-    return {name: whole.take(np.flatnonzero(codes == code)) for code, name in enumerate(SPLITS)}, len(texts) / seconds
+    codes = assign_splits(texts, data.validation, data.test, data.correction)
+    names = SPLITS if data.correction else SPLITS[:-1]
+    return {name: whole.take(np.flatnonzero(codes == code)) for code, name in enumerate(names)}, len(texts) / seconds
