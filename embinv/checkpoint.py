@@ -92,6 +92,11 @@ class CheckpointConfig(BaseModel):
         default=None, description="null where the training vectors are not known: an inverter that others trained"
     )
 
+    @property
+    def corrects(self) -> bool:
+        """Whether it is a corrector's, and no inverter's."""
+        return self.family.endswith("_corrector")
+
     @model_validator(mode="after")
     def _family_is_the_models(self) -> "CheckpointConfig":
         if self.family != self.model.family:
@@ -223,13 +228,13 @@ def model_card(config: CheckpointConfig) -> str:
     encoder, training = config.pairs.encoder, config.training
     shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in training.items()}
     figures = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
-    corrects, writes = config.family.endswith("_corrector"), config.family.startswith("t5")
-    does, use, measured = _CORRECTS if corrects else _INVERTS
+    writes = config.family.startswith("t5")
+    does, use, measured = _CORRECTS if config.corrects else _INVERTS
     return f"""---
 library_name: embinv
 tags: [embedding-inversion, {"text-generation" if writes else "masked-diffusion"}]
 ---
-# {config.name}: {"a corrector" if corrects else "an inverter"} for {encoder.model}
+# {config.name}: {"a corrector" if config.corrects else "an inverter"} for {encoder.model}
 
 {does.format(dim=encoder.dim, model=encoder.model, tokens=config.pairs.seq_len - 1)}
 {_architecture(config.model)}

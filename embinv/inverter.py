@@ -301,7 +301,7 @@ def load_inverter(
         ValueError: the folder is no checkpoint that this version reads, or an argument is out of its range.
     """
     checkpoint = load_checkpoint(folder, device)
-    if checkpoint.config.family.endswith("_corrector"):
+    if checkpoint.config.corrects:
         raise ValueError(f"--checkpoint {folder}: holds a corrector; give an inverter here, and this as --corrector")
     kind = T5TextInverter if checkpoint.config.family == "t5" else DiffusionInverter
     return kind(checkpoint, batch_size, precision)

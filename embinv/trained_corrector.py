@@ -26,7 +26,6 @@ from embinv.models.reduced import ARITHMETIC, inference_precision
 from embinv.training.correction import OfHypotheses
 
 PASSES = 4  # of a denoiser that fills what it hid, after the one that says what is wrong
-FAMILIES = ("mdlm_corrector", "t5_corrector")
 
 
 class TrainedCorrector:
@@ -43,7 +42,7 @@ class TrainedCorrector:
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int = 128, precision: str = "auto", seed: int = 0) -> None:
-        assert checkpoint.config.family in FAMILIES, "see require_corrector"
+        assert checkpoint.config.corrects, "see require_corrector"
         self.config = checkpoint.config
         self._tokenizer, self._vocabulary = checkpoint.tokenizer, checkpoint.vocabulary
         self._ends = self._vocabulary.ends(self._tokenizer.eos_id, self._tokenizer.pad_id)
@@ -142,7 +141,7 @@ def require_corrector(folder: str | Path, config: CheckpointConfig, pairs: Pairs
     Raises:
         ValueError: it is an inverter's, or its encoder, tokenizer or length differ; the message names the folder.
     """
-    if config.family not in FAMILIES:
+    if not config.corrects:
         raise ValueError(
             f"corrector {folder}: holds an inverter; train a corrector with model.corrector=true on what "
             "jobs/hypotheses.py makes, and give that"

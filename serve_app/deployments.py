@@ -195,7 +195,7 @@ def require_agreement(config: CheckpointConfig, encoder: str, dim: int | None) -
     Raises:
         ValueError: the message names the field and both values.
     """
-    if config.family.endswith("_corrector"):
+    if config.corrects:
         raise ValueError("checkpoint: holds a corrector; name it as `corrector`, and here the inverter's")
     if config.name != encoder:
         raise ValueError(

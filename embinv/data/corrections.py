@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from embinv.data.pairs import Pairs, pairs_of, split_files
+from embinv.data.pairs import Pairs, pairs_of, read_split
 from embinv.data.schema import PairsRecipe, fixed_size_list, matrix, pairs_schema, read_recipe, reasons
 
 HYPOTHESES_KEY = b"embinv_hypotheses"
@@ -126,8 +126,7 @@ def read_corrections(folder: str | Path, split: str) -> Corrections:
     """
     read_hypotheses_recipe(folder)
     recipe = read_recipe(folder)
-    table = pads.dataset(split_files(folder, split), format="parquet").to_table()
-    table = table.take(np.argsort(table["id"].to_numpy(), kind="stable"))
+    table = read_split(folder, split)
     return Corrections(
         pairs_of(table, recipe),
         table["hypothesis"].to_pylist(),

@@ -78,8 +78,17 @@ def read_pairs(folder: str | Path, split: str) -> Pairs:
         ValueError: the folder is not a pairs data set, or the split is absent or empty.
     """
     recipe = read_recipe(folder)
+    return pairs_of(read_split(folder, split), recipe)
+
+
+def read_split(folder: str | Path, split: str) -> pa.Table:
+    """The rows of one split, sorted by id, with all columns.
+
+    Raises:
+        ValueError: there are none.
+    """
     table = pads.dataset(split_files(folder, split), format="parquet").to_table()
-    return pairs_of(table.take(np.argsort(table["id"].to_numpy(), kind="stable")), recipe)
+    return table.take(np.argsort(table["id"].to_numpy(), kind="stable"))
 
 
 def split_files(folder: str | Path, split: str) -> list[Path]:

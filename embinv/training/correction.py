@@ -49,17 +49,12 @@ def denoised_correction_loss(
     length = text.shape[1]
     t = torch.where(draws.uniforms[:, length] < WHOLE, torch.zeros_like(draws.t), draws.t)  # [B]
     z_t, _ = mask_by(draws.uniforms[:, :length], hypothesis, t, ids.mask_id)
-    asked = known(text, ids)
+    asked = ids.known(text)  # an inverter's vocabulary may lack some
     targets = text[asked]  # [M]
     weights = torch.full(targets.shape, 1.0 / text.numel(), device=text.device)
     loss, entropies = engine.loss(z_t, _noised(embedding, settings, draws), asked, targets, weights)
     part = t.unsqueeze(1).expand(text.shape).to(text.device)[asked]  # [M]
     return StepLoss(loss, summed_by_part(part, entropies))
-
-
-def known(text: Tensor, ids: TokenIds) -> Tensor:
-    """[B, L] bool: where a text has a token that the vocabulary holds; that of an inverter may lack some."""
-    return torch.ones_like(text, dtype=torch.bool) if ids.other_id is None else text != ids.other_id
 
 
 def forced_correction_loss(
@@ -110,7 +105,7 @@ def _validate(model: Any, pairs: Pairs, ids: TokenIds, steps: int, engine: Engin
         given, embedding = to_tensors(pairs, rows, engine.device)
         hypothesis, text = given.chunk(2, dim=1)
         texts = HeldOutTexts.of(text, embedding, ids)
-        asked = counted(text, ids) & known(text, ids) if writes else known(text, ids)
+        asked = counted(text, ids) & ids.known(text) if writes else ids.known(text)
         targets = text[asked]  # [M]
         even = torch.ones_like(targets, dtype=torch.float32)
         entropies = model(given if writes else hypothesis, embedding, asked, targets, even)[1]
@@ -118,7 +113,7 @@ def _validate(model: Any, pairs: Pairs, ids: TokenIds, steps: int, engine: Engin
         counts += (len(rows), content, unknown, len(targets), float(entropies.sum()))
         correct = rewritten if writes else edited
         said = final_state(correct(model, given, embedding, ids, steps)).tokens
-        guessed = hypothesis.masked_fill(~known(hypothesis, ids), ids.mask_id)  # two that it lacks need not be one
+        guessed = hypothesis.masked_fill(~ids.known(hypothesis), ids.mask_id)  # two that it lacks need not be one
         found += (*right_in(said, texts), right_in(guessed, texts)[0])
     n, content, unknown, scored, entropy, right, exact, before = engine.total([*counts.tolist(), *found.tolist()])
     share = None if ids.other_id is None else unknown / content

@@ -39,6 +39,10 @@ class TokenIds:
         """EOS and PAD."""
         return self.eos_id, self.pad_id
 
+    def known(self, token_ids: Tensor) -> Tensor:
+        """[B, L] bool: where a text [B, L] has a token that the vocabulary holds."""
+        return torch.ones_like(token_ids, dtype=torch.bool) if self.other_id is None else token_ids != self.other_id
+
     def request(self, embedding: Tensor, length: int, steps: int) -> DecodingRequest:
         """To write a text of at most `length` tokens from each row of [B, D]."""
         return DecodingRequest(embedding, length, self.mask_id, steps, other_id=self.other_id, end_ids=self.ends)

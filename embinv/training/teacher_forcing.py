@@ -38,9 +38,7 @@ def forced_loss(
 
 def forced_loss_of(engine: Engine, text: Tensor, given: Tensor, embedding: Tensor, ids: TokenIds) -> StepLoss:
     """The loss of texts [B, L] to write; `given` is what the model is handed: these, or a hypothesis before them."""
-    asked = counted(text, ids)
-    if ids.other_id is not None:
-        asked &= text != ids.other_id  # which a corrector may meet that has an inverter's vocabulary
+    asked = counted(text, ids) & ids.known(text)  # a corrector that has an inverter's vocabulary may lack some
     targets = text[asked]  # [M]
     weights = torch.full(targets.shape, 1.0 / text.numel(), device=text.device)
     loss, entropies = engine.loss(given, embedding, asked, targets, weights)

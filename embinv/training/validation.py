@@ -142,8 +142,8 @@ class HeldOutTexts:
     @classmethod
     def of(cls, x_0: Tensor, embedding: Tensor, ids: TokenIds) -> "HeldOutTexts":
         """Texts that are content but for EOS and PAD."""
-        unknown = torch.zeros_like(x_0, dtype=torch.bool) if ids.other_id is None else x_0 == ids.other_id
-        return cls(x_0, embedding, ~torch.isin(x_0, torch.tensor(ids.ends, device=x_0.device)), unknown, ids)
+        content = ~torch.isin(x_0, torch.tensor(ids.ends, device=x_0.device))
+        return cls(x_0, embedding, content, ~ids.known(x_0), ids)
 
     def request(self, steps: int) -> DecodingRequest:
         """To write them from their vectors alone."""
