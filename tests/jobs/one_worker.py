@@ -55,7 +55,7 @@ def _norms(change):
     passes = change["gradient_accumulation"]
     chosen = settings(workers=1, batch_size=TEXTS * passes, **change)
     engine = DeepSpeedEngine(model(Case(chosen)), chosen)
-    x_0, embedding = to_tensors(pairs(), torch.arange(TEXTS).numpy(), engine.device)
+    x_0, embedding = to_tensors(pairs(corrects=False), torch.arange(TEXTS).numpy(), engine.device)
     for _ in range(passes):
         batch = training_loss(engine, x_0, embedding, IDS, chosen, step_generator(0, 0, 0))
         engine.backward(batch.loss)
