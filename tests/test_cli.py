@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +11,10 @@ import torch
 
 from embinv.cli import main
 from embinv.data.tokenizer import TextTokenizer
+from embinv.dump_inversion import Texts
 from embinv.encoders.spec import EncoderSpec
 from embinv.inverter import load_inverter
+from embinv.spaces.moments import moments_of
 from tests.fakes import MINILM, hash_spec, tiny_checkpoint, unit_vectors, word_tokenizer
 
 VECTORS = unit_vectors(7, 16)
@@ -45,9 +49,8 @@ def refused(capsys, *arguments):
         main(list(arguments))
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], lines
+    return lines[-1]
 
 
 def test_dump_without_ids_becomes_row_number_text_and_confidence(checkpoint, npy, tmp_path):
@@ -59,6 +62,7 @@ def test_dump_without_ids_becomes_row_number_text_and_confidence(checkpoint, npy
         ("probability", "float"),
         ("cosine", "float"),
         ("encoder_calls", "int32"),
+        ("metadata", "string"),
     ]
     assert table["probability"].null_count == len(table)  # nothing was calibrated
     expected = load_inverter(checkpoint).invert(VECTORS)
@@ -140,10 +144,10 @@ def bad_vectors(kind):
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("nan", "row 3 holds NaN"),
+        ("nan", "row 3 holds NaN or infinity (id 3)"),
         ("infinity", "row 3 holds NaN or infinity"),
         ("zero", "row 3 is a zero vector"),
-        ("width", "have 9 dimensions, this inverter takes 16"),
+        ("width", "they have 9 dimensions, those of hash have 16"),
         ("none", "no vector was given"),
     ],
 )
@@ -184,14 +188,11 @@ def test_file_that_cannot_be_used_ends_with_one_sentence_that_names_it(checkpoin
     nowhere = str(tmp_path / "absent")
     assert nowhere in refused(capsys, "invert", "--checkpoint", nowhere, "--vectors", npy, *out)
     assert "no such file" in refused(capsys, "invert", "--checkpoint", checkpoint, "--vectors", nowhere, *out)
-    other = parquet(tmp_path / "v.parquet", id=[1], vec=[[1.0] * 16])
-    assert "it has id, vec" in refused(capsys, "invert", "--checkpoint", checkpoint, "--vectors", other, *out)
+    other = parquet(tmp_path / "v.parquet", id=[1], text=["no vector"])
+    assert "v.parquet" in refused(capsys, "invert", "--checkpoint", checkpoint, "--vectors", other, *out)
 
 
 def test_config_of_a_checkpoint_that_is_broken_ends_with_one_sentence(checkpoint, npy, tmp_path, capsys):
-    import json
-    import shutil
-
     folder = tmp_path / "broken"
     shutil.copytree(checkpoint, folder)
     tree = json.loads((folder / "config.json").read_text())
@@ -254,3 +255,100 @@ def test_installed_command_shows_no_traceback_for_a_mistake(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(checkpoint, tmp_path, capsys, monkeypatch):
+    np.save(tmp_path / "v.npy", unit_vectors(20, 16))
+    out, whole = tmp_path / "out.parquet", tmp_path / "whole.parquet"
+    invert(checkpoint, tmp_path / "v.npy", whole)
+    write, times = Texts.write, []
+
+    def write_two(self, *given):
+        if len(times) == 2:
+            raise Stopped
+        times.append(1)
+        return write(self, *given)
+
+    monkeypatch.setattr(Texts, "write", write_two)
+    with pytest.raises(Stopped):
+        invert(checkpoint, tmp_path / "v.npy", out, "--window-rows", "5")
+    assert not out.exists()
+    monkeypatch.setattr(Texts, "write", write)
+    capsys.readouterr()
+    table = invert(checkpoint, tmp_path / "v.npy", out, "--window-rows", "5")
+    assert "going on: 10 of 20 vectors were inverted before" in capsys.readouterr().err
+    assert table.select(["id", "text"]).equals(pq.read_table(whole).select(["id", "text"]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "v.npy", "whole.parquet"]
+
+
+def test_what_another_run_left_is_not_mixed_in(checkpoint, tmp_path, capsys, monkeypatch):
+    np.save(tmp_path / "v.npy", VECTORS)
+    given = ("--checkpoint", checkpoint, "--vectors", str(tmp_path / "v.npy"), "--out", str(tmp_path / "o.parquet"))
+
+    def stop(self, *given):
+        raise Stopped
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(Texts, "write", stop)
+        main(["invert", *given])
+    assert "was begun with steps = 8, not 2" in refused(capsys, "invert", *given, "--steps", "2")
+    main(["invert", *given, "--steps", "2", "--overwrite"])
+    assert len(pq.read_table(tmp_path / "o.parquet")) == 7
+
+
+def test_bad_vectors_get_no_text_where_that_is_wanted(checkpoint, tmp_path):
+    np.save(tmp_path / "bad.npy", bad_vectors("nan"))
+    table = invert(checkpoint, tmp_path / "bad.npy", tmp_path / "out.parquet", "--skip-bad")
+    assert [row["id"] for row in table.to_pylist() if row["text"] is None] == [3]
+
+
+def test_other_columns_of_a_dump_are_kept(checkpoint, tmp_path):
+    source = parquet(tmp_path / "v.parquet", id=list("abcdefg"), embedding=list(VECTORS), owner=["x"] * 7, n=range(7))
+    table = invert(checkpoint, source, tmp_path / "out.parquet")
+    assert json.loads(table["metadata"][2].as_py()) == {"owner": "x", "n": 2}
+    table = invert(checkpoint, source, tmp_path / "out.parquet", "--metadata", "n")
+    assert json.loads(table["metadata"][2].as_py()) == {"n": 2}
+    assert invert(checkpoint, source, tmp_path / "out.parquet", "--metadata", "")["metadata"].null_count == 7
+
+
+def test_recovered_texts_are_encoded_again_where_their_cosine_is_wanted(minilm_checkpoint, tmp_path):
+    from embinv.encoders.base import open_encoder
+
+    encoder = open_encoder(EncoderSpec(model=MINILM, dim=384))
+    vectors = encoder.encode(["anna paid three coins", "two maps of the town"])
+    np.save(tmp_path / "v.npy", vectors)
+    table = invert(minilm_checkpoint, tmp_path / "v.npy", tmp_path / "o.parquet", "--cosine")
+    expected = (vectors * encoder.encode([text or " " for text in table["text"].to_pylist()])).sum(axis=1)
+    assert table["cosine"].to_pylist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert table["encoder_calls"].to_pylist() == [1, 1]
+
+
+def with_shape(checkpoint, folder, vectors):
+    """A copy of a checkpoint that was trained on these vectors."""
+    shutil.copytree(checkpoint, folder)
+    moments = moments_of(vectors)
+    moments.shape().save(folder / "statistics.safetensors")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"statistics": moments.statistics().model_dump()}))
+    return str(folder)
+
+
+def test_vectors_of_another_space_are_refused_and_the_inverter_that_fits_is_named(checkpoint, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(size=(400, 6)) @ rng.normal(size=(6, 16)) for _ in range(2))
+    ours = with_shape(checkpoint, tmp_path / "runs" / "ours" / "checkpoint", one)
+    theirs = with_shape(checkpoint, tmp_path / "runs" / "theirs" / "checkpoint", other)
+    np.save(tmp_path / "v.npy", other[200:])
+    given = ("--vectors", str(tmp_path / "v.npy"), "--out", str(tmp_path / "o.parquet"))
+    sentence = refused(capsys, "invert", "--checkpoint", ours, *given)
+    assert "these vectors do not look like hash's: correlations of their coordinates agree by" in sentence
+    assert f"use --checkpoint {theirs}" in sentence
+    assert not (tmp_path / "o.parquet").exists()
+    main(["invert", "--checkpoint", ours, *given, "--force"])
+    assert len(pq.read_table(tmp_path / "o.parquet")) == 200
+    main(["invert", "--checkpoint", theirs, *given])
+    assert "alike" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import embinv.cli
+import embinv.dump_inverter
 from embinv.cli import main
 from embinv.correcting import RewritingCorrector, refined
 from embinv.importing import import_vec2text
@@ -118,7 +118,7 @@ def test_several_first_ones_may_be_given_and_each_step_is_told(inverter, vectors
 
 
 def test_the_command_line_refines_a_dump(checkpoint, vectors, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(embinv.cli, "open_encoder", lambda spec, device: BagEncoder(DIM))
+    monkeypatch.setattr(embinv.dump_inverter, "open_encoder", lambda spec, device: BagEncoder(DIM))
     np.save(tmp_path / "dump.npy", vectors)
     common = ["invert", "--checkpoint", str(checkpoint), "--vectors", str(tmp_path / "dump.npy"), "--out"]
     main([*common, str(tmp_path / "plain.parquet")])
@@ -127,13 +127,13 @@ def test_the_command_line_refines_a_dump(checkpoint, vectors, tmp_path, monkeypa
     assert plain.column_names == better.column_names
     assert plain["cosine"].null_count == plain["encoder_calls"].null_count == 6
     assert min(better["encoder_calls"].to_pylist()) >= 1 and max(better["cosine"].to_pylist()) <= 1.0001
-    assert "refined 6 of 6" in capsys.readouterr().err
+    assert "inverted 6 of 6" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*common, str(tmp_path / "no.parquet"), "--refine-steps", "-1"])
     assert "-1 is no whole number from 0" in capsys.readouterr().err
 
 
 def test_the_command_line_refines_a_text(checkpoint, monkeypatch, capsys):
-    monkeypatch.setattr(embinv.cli, "open_encoder", lambda spec, device: BagEncoder(DIM))
+    monkeypatch.setattr(embinv.dump_inverter, "open_encoder", lambda spec, device: BagEncoder(DIM))
     main(["invert", "--checkpoint", str(checkpoint), "--text", "anna paid three coins", "--refine-steps", "2"])
     assert "cosine of the two vectors" in capsys.readouterr().out

@@ -79,7 +79,7 @@ class Moments:
     """Takes blocks of vectors of D dimensions; `statistics` and `shape` say what they were like."""
 
     def __init__(self, dim: int) -> None:
-        self.rows = 0
+        self.dim, self.rows = dim, 0
         self._norms = np.zeros(3)  # rows, mean, squared deviations
         self._weight, self._mean, self._scatter = 0.0, np.zeros(dim), np.zeros((dim, dim))
         self._every, self._taken = 1, 0

@@ -151,7 +151,7 @@ def _cosine(one: list[float], other: list[float]) -> float | None:
 
 def _mean_distance(found: EmbeddingStatistics, trained: EmbeddingStatistics) -> float | None:
     spread = float(np.linalg.norm(trained.std))
-    return _rounded(np.linalg.norm(np.subtract(found.mean, trained.mean)) / spread) if spread else None
+    return _rounded(float(np.linalg.norm(np.subtract(found.mean, trained.mean))) / spread) if spread else None
 
 
 def _rounded(value: float) -> float:

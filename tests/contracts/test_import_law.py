@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # From top to bottom. A module imports from its own layer or a lower one.
 LAYERS = (
     {"cli"},
+    {"commands"},
     # "" is embinv/__init__.py, the public API
-    {"", "inverter", "importing", "correcting", "trained_corrector", "audit", "tasks", "evaluation"},
+    {"", "inverter", "importing", "correcting", "trained_corrector", "audit", "tasks", "evaluation"}
+    | {"dump_inversion", "dump_inverter", "recognising"},
     {"checkpoint", "calibration", "inversion", "config"},
     {"training"},
     {"decoding"},
