@@ -224,7 +224,7 @@ def refuse_secrets(address: str) -> None:
         ValueError: it has one; the message has not.
     """
     parts = urlsplit(address)
-    if parts.password is not None or any(key in _SECRETS for key, _ in parse_qsl(parts.query)):
+    if parts.password or any(key in _SECRETS for key, _ in parse_qsl(parts.query)):
         raise ValueError(
             f"--vectors {without_secrets(address)}: holds a password, which a list of processes shows to others; take "
             "it out, and put it into the environment as PGPASSWORD, or into ~/.pgpass"
