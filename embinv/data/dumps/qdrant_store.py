@@ -96,7 +96,7 @@ class QdrantPart:
         return Block(
             id_array(ids, self.name, "id", start, int if self.integer_ids else str),
             np.stack(vectors),
-            metadata_table(payloads, self.metadata, set()) if metadata else None,
+            metadata_table(payloads, self.metadata, set()) if metadata and self.metadata != () else None,
         )
 
 
@@ -152,7 +152,8 @@ def _counted(storage: str) -> tuple[int, bool]:
 
 @contextmanager
 def _storage(path: str) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)) as opened:
+    address = f"{Path(path).resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, check_same_thread=False)) as opened:  # closed by another perhaps
         yield opened
 
 

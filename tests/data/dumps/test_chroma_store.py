@@ -35,7 +35,7 @@ def test_a_collection_is_chosen_by_its_name(tmp_path):
     (part,) = open_dump(address, DumpSettings(name="few")).parts()
     (block,) = part.blocks(10)
     assert block.ids.to_pylist() == ["i0", "i1"] and block.vectors.tolist() == [[0, 1.5], [1, 1.5]]
-    assert block.metadata is None  # the rows have none
+    assert block.metadata.num_rows == 2 and block.metadata.column_names == []  # the rows have none
     with pytest.raises(ValueError, match="holds several, few, many; choose the collection with name"):
         open_dump(address).parts()
 
@@ -49,7 +49,7 @@ def test_a_collection_that_shrinks_while_it_is_read_ends_the_reading(tmp_path):
 
     with _client(address) as client:
         client.get_collection("docs", embedding_function=None).delete(ids=["i0"])
-    with pytest.raises(BrokenDump, match=r"\(docs\): was changed while it was read, seen at row 2: it had 6 rows, now 5"):
+    with pytest.raises(BrokenDump, match=r"\(docs\): was changed .*, seen at row 2: it had 6 rows, now 5"):
         next(blocks)
 
 

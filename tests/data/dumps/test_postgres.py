@@ -51,7 +51,7 @@ def test_halfvec_and_types_of_metadata(server, database):
 
 def test_names_are_quoted_whatever_is_in_them(server, database):
     database.execute('CREATE TABLE own."T; DROP TABLE x" ("the ""Id""" int, "v %s {}" vector(1))')
-    database.execute('INSERT INTO own."T; DROP TABLE x" VALUES (2, \'[2]\'), (1, \'[1]\')')
+    database.execute("INSERT INTO own.\"T; DROP TABLE x\" VALUES (2, '[2]'), (1, '[1]')")
     (block,) = read(server, name="own.T; DROP TABLE x", id_column='the "Id"')
     assert block.ids.to_pylist() == [1, 2] and block.vectors.tolist() == [[1], [2]]
 
@@ -66,8 +66,14 @@ def test_rows_are_ordered_by_id_else_by_primary_key_else_as_they_are_stored(serv
     assert [block.ids.to_pylist() for block in read(server, 2, name="own.a")] == [["1", "2"], ["3"]]
     (block,) = read(server, name="own.b")
     assert block.ids.to_pylist() == [0, 1, 2] and block.vectors[:, 0].tolist() == [3, 1, 2]
-    (block,) = read(server, name="own.c")
+    (block,) = read(server, name="own.c")  # of one id, as they are stored
     assert block.ids.to_pylist() == [1, 1, 2, 3] and block.vectors[:, 0].tolist() == [1, 7, 2, 3]
+
+
+def test_ids_that_become_strings_keep_their_own_order(server, database):
+    database.execute("CREATE TABLE own.t (id numeric PRIMARY KEY, v vector(1))")
+    database.execute("INSERT INTO own.t VALUES (10, '[10]'), (9, '[9]'), (100, '[100]')")
+    assert read(server, name="own.t")[0].ids.to_pylist() == ["9", "10", "100"]
 
 
 def test_a_view_needs_a_column_to_order_it_by(server, database):
@@ -126,7 +132,7 @@ def test_a_table_that_changed_since_it_was_opened_is_said(server, database):
     database.execute("CREATE TABLE own.t (id int, v vector(1))")
     part = part_of(server, name="own.t")
     database.execute("INSERT INTO own.t VALUES (9, '[1]')")
-    with pytest.raises(BrokenDump, match=r"\(own.t\): had 0 rows when it was opened, now 1; .*the same command goes on"):
+    with pytest.raises(BrokenDump, match=r"\(own.t\): had 0 rows when it was opened, now 1; .*same command goes on"):
         list(part.blocks(2))
 
 
