@@ -4,6 +4,7 @@ import os
 import pickle
 import sqlite3
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -121,3 +122,13 @@ def test_a_collection_that_is_written_to_while_it_is_read_ends_the_reading(tmp_p
         opened.execute("DELETE FROM points WHERE rowid = 1")
     with pytest.raises(BrokenDump, match="was changed while it was read"):
         list(part.blocks(2))
+
+
+def test_a_reading_that_one_thread_began_another_may_end(tmp_path):
+    write(tmp_path, "docs", [(each, [1, 2], None) for each in range(5)])
+    (part,) = open_dump(str(tmp_path)).parts()
+    blocks = part._read(2, True)
+    with ThreadPoolExecutor(1) as reader:
+        assert len(reader.submit(next, blocks).result()) == 2
+    blocks.close()
+    assert sum(map(len, part.blocks(2))) == 5
