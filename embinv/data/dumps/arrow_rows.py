@@ -85,9 +85,8 @@ def matrix_of(column: Column, where: str, name: str, first_row: int, dim: int | 
         raise ValueError(f"{where}: row {bad} of {name!r} is null; remove the row or encode it again")
     kind = lists.type
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        lists = lists.cast(pa.large_list(kind.value_type))
-        kind = lists.type
-    if pa.types.is_fixed_size_list(kind):
+        lengths = lists.sizes.to_numpy(zero_copy_only=False)
+    elif pa.types.is_fixed_size_list(kind):
         lengths = np.full(len(lists), kind.list_size)
     else:
         lengths = np.diff(lists.offsets.to_numpy(zero_copy_only=False))

@@ -31,8 +31,8 @@ class Block:
         ids: [n] int64 or string, without nulls, as the store has them; row numbers of the dump where it has none.
         vectors: [n, D] float32, C order, unchecked; its rows may be NaN, infinite or zero. May be read-only.
         metadata: [n] rows, the store's other columns under their own names; None where they were not asked for, or
-            there are none. Stores without a schema (JSON lines, payloads) may give a column another type, or not at
-            all, in another block.
+            a store with a schema has none. Stores without one (JSON lines, payloads) may give a column another type,
+            or not at all, in another block.
     """
 
     ids: pa.Array

@@ -45,7 +45,7 @@ class ChromaPart:
                     collection = client.get_collection(self.collection, embedding_function=None)
                     found = _get(collection, start, min(rows, self.rows - start), metadata)
                     count = collection.count()
-                except Exception as error:  # Chroma's errors have no class of their own
+                except _failures() as error:
                     raise damaged(self.name, start, error) from error
                 if count != self.rows or not found["ids"]:
                     raise BrokenDump(
@@ -83,11 +83,16 @@ class ChromaDump:
             ValueError: the collection cannot be told.
         """
         with _client(self.address) as client:
-            there = sorted(each.name for each in client.list_collections())
-            name = choose_name(self.settings.name, there, self.address, "collection")
-            rows = client.get_collection(name, embedding_function=None).count()
+            try:
+                rows = {
+                    each.name: client.get_collection(each.name, embedding_function=None).count()
+                    for each in client.list_collections()
+                }
+            except _failures() as error:
+                raise BrokenDump(f"--vectors {damaged(self.address, 0, error)}") from error
+            name = choose_name(self.settings.name, sorted(rows), self.address, "collection")
         metadata = None if self.settings.metadata is None else tuple(self.settings.metadata)
-        return [ChromaPart(f"{self.address} ({name})", rows, self.address, name, metadata)]
+        return [ChromaPart(f"{self.address} ({name})", rows[name], self.address, name, metadata)]
 
 
 @contextmanager
@@ -100,7 +105,7 @@ def _client(folder: str) -> Iterator[Any]:
         raise BrokenDump(f"--vectors {folder}: holds no {DATABASE}; give the folder that Chroma was opened with")
     try:
         client = chromadb.PersistentClient(folder, settings=settings)
-    except Exception as error:  # Chroma's errors have no class of their own
+    except _failures() as error:
         raise BrokenDump(
             f"--vectors {folder}: Chroma cannot open it ({str(error).splitlines()[0] if str(error) else error!r}); if "
             "another version wrote it, open a copy once with chromadb itself, which migrates it, and read that"
@@ -109,6 +114,12 @@ def _client(folder: str) -> Iterator[Any]:
         yield client
     finally:
         client.close()
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from chromadb.errors import ChromaError
+
+    return ChromaError, ValueError, RuntimeError, OSError
 
 
 def _get(collection: Any, start: int, count: int, metadata: bool) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def id_array(values: Sequence[object], where: str, name: str, first_row: int, ki
     return pa.array(values, pa.int64())
 
 
-def metadata_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None, taken: set[str]) -> pa.Table | None:
+def metadata_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None, taken: set[str]) -> pa.Table:
     """The other fields of rows as columns.
 
     Args:
@@ -90,11 +90,13 @@ def metadata_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Non
         taken: fields that are no metadata.
 
     Returns:
-        [n] rows, null where a row lacks a field; None if there is no field.
+        [n] rows, null where a row lacks a field; without a column, but of n rows, if there is no field.
     """
     fields = dict.fromkeys(names) if names is not None else {name: None for row in rows for name in row}
     columns = {name: _column([row.get(name) for row in rows]) for name in fields if name not in taken}
-    return pa.table({_whole(name): column for name, column in columns.items()}) if columns else None
+    if not columns:
+        return pa.table({"none": pa.nulls(len(rows))}).select([])
+    return pa.table({_whole(name): column for name, column in columns.items()})
 
 
 def _column(values: list[Any]) -> pa.Array:

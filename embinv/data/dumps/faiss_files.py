@@ -19,7 +19,7 @@ from embinv.data.dumps.arrow_rows import as_float32
 from embinv.data.dumps.base import Block, BrokenDump
 from embinv.data.dumps.libraries import import_library
 from embinv.data.dumps.settings import DumpSettings
-from embinv.data.dumps.stamps import FileStamp, damaged, open_stamped, watched
+from embinv.data.dumps.stamps import Damage, FileStamp, damaged, open_stamped, watched
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,10 @@ class FaissPart:
             else:
                 ids = opened.ids[start : start + count]
             inner = opened.inner
-            vectors = inner.reconstruct_batch(ids) if opened.by_id else inner.reconstruct_n(start, count)
+            try:
+                vectors = inner.reconstruct_batch(ids) if opened.by_id else inner.reconstruct_n(start, count)
+            except RuntimeError as error:
+                raise Damage(_reason(error)) from error
             yield Block(pa.array(ids), as_float32(vectors))
 
 

@@ -74,7 +74,7 @@ class JsonLinesPart:
                     kind = kind or (int if isinstance(values[0], int) else str)
                     ids = id_array(values, self.name, self.id, start, kind)
                 taken = {self.vector} | ({self.id} if self.id is not None else set())
-                kept = metadata_table(held, self.metadata, taken) if metadata else None
+                kept = metadata_table(held, self.metadata, taken) if metadata and self.metadata != () else None
                 yield Block(ids, np.stack(vectors), kept)
                 start += len(held)
                 held, vectors = [], []

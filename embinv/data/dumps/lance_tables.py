@@ -48,8 +48,11 @@ class LancePart:
             raise damaged(self.name, row, f"it had {self.rows} rows when it was opened")
 
     def _batches(self, rows: int, metadata: bool) -> Iterator[pa.RecordBatch]:
-        table = _open_table(self.folder, self.table)
-        table.checkout(self.version)
+        try:
+            table = _open_table(self.folder, self.table)
+            table.checkout(self.version)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise damaged(self.name, 0, error) from error
         yield from table.search().select(self.columns.wanted(metadata)).to_batches(rows)
 
 

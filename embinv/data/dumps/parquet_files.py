@@ -22,7 +22,7 @@ from embinv.data.dumps.stamps import FileStamp, damaged, open_stamped, watched
 SUFFIXES = (".parquet", ".pq")
 _BUFFER_BYTES = 1 << 20  # of one column's pages, read at a time
 _LEAST_ROWS = 1024  # read at once, however small the blocks
-_PART_ROWS = 1 << 20  # a file with more is cut between row groups
+_PART_ROWS = 1 << 18  # a file with more is cut between row groups, to be read by several processes
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def parquet_parts(dumps: list[ParquetDump]) -> list[ParquetPart]:
     for dump in dumps:
         for path in parquet_paths(dump.address):
             stamp, metadata, schema = _footer(path)
-            columns = choose_columns(schema, dump.settings, path, dump.default_id)
+            added, settings = _added(dump, path, schema)
+            columns = choose_columns(schema, settings, path, dump.default_id)
             vector = schema.field(columns.vector).type
             if pa.types.is_fixed_size_list(vector):
                 if width not in (None, vector.list_size):
@@ -106,9 +107,6 @@ def parquet_parts(dumps: list[ParquetDump]) -> list[ParquetPart]:
                     )
                 width, of_width = vector.list_size, path
             kinds.add(None if columns.id is None else id_type(schema.field(columns.id).type))
-            added = {k: v for k, v in (dump.added | _hive(dump.address, path)).items() if k not in schema.names}
-            if dump.settings.metadata is not None:
-                added = {}
             for groups in _runs(metadata, dump.part_rows):
                 rows = sum(metadata.row_group(group).num_rows for group in groups)
                 whole = len(groups) == metadata.num_row_groups
@@ -156,6 +154,16 @@ def _runs(metadata: pq.FileMetaData, part_rows: int) -> Iterator[range]:
             start, held = group + 1, 0
     if start < metadata.num_row_groups or start == 0:
         yield range(start, metadata.num_row_groups)
+
+
+def _added(dump: ParquetDump, path: str, schema: pa.Schema) -> tuple[dict[str, str], DumpSettings]:
+    """The metadata that stand in no column and are wanted, and the settings without them."""
+    there = dump.added | _hive(dump.address, path)
+    asked = dump.settings.metadata
+    added = {name: there[name] for name in there if name not in schema.names and (asked is None or name in asked)}
+    if asked is None:
+        return added, dump.settings
+    return added, dump.settings.model_copy(update={"metadata": [name for name in asked if name not in added]})
 
 
 def _hive(address: str, path: str) -> dict[str, str]:

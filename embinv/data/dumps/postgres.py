@@ -112,10 +112,10 @@ class PostgresPart:
         for name, kind in [*([self.id] if self.id else []), *(self.metadata if metadata else ())]:
             form = "{}" if kind in _KEPT else "{}::text"
             columns.append(sql.SQL(form).format(sql.Identifier(name)))
-        order: list[sql.Composable] = [sql.Identifier(self.id[0])] if self.id else []
+        order: list[sql.Composable] = [sql.Identifier("kept", self.id[0])] if self.id else []
         if self.stored_order:
-            order += [sql.SQL("tableoid"), sql.SQL("ctid")]
-        return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
+            order += [sql.Identifier("kept", "tableoid"), sql.Identifier("kept", "ctid")]
+        return sql.SQL("SELECT {} FROM {} AS kept ORDER BY {}").format(
             sql.SQL(", ").join(columns), sql.Identifier(*self.table), sql.SQL(", ").join(order)
         )
 
@@ -224,7 +224,7 @@ def refuse_secrets(address: str) -> None:
         ValueError: it has one; the message has not.
     """
     parts = urlsplit(address)
-    if parts.password is not None or any(key in _SECRETS for key, _ in parse_qsl(parts.query)):
+    if parts.password or any(key in _SECRETS for key, _ in parse_qsl(parts.query)):
         raise ValueError(
             f"--vectors {without_secrets(address)}: holds a password, which a list of processes shows to others; take "
             "it out, and put it into the environment as PGPASSWORD, or into ~/.pgpass"

@@ -72,7 +72,7 @@ class QdrantPart:
             with _storage(self.stamp.path) as storage:
                 cursor = storage.execute("SELECT point FROM points ORDER BY rowid")
                 while held := cursor.fetchmany(rows):
-                    points = [_read_point(each, start + row) for row, (each,) in enumerate(held)]
+                    points = [_read_point(each) for (each,) in held]
                     block = self._block(points, start, dim, metadata)
                     dim = block.vectors.shape[1]
                     yield block
@@ -96,7 +96,7 @@ class QdrantPart:
         return Block(
             id_array(ids, self.name, "id", start, int if self.integer_ids else str),
             np.stack(vectors),
-            metadata_table(payloads, self.metadata, set()) if metadata else None,
+            metadata_table(payloads, self.metadata, set()) if metadata and self.metadata != () else None,
         )
 
 
@@ -144,7 +144,7 @@ def _counted(storage: str) -> tuple[int, bool]:
     rows, integers = 0, True
     with _storage(storage) as opened:
         for (key,) in opened.execute("SELECT id FROM points"):
-            value = _Reader(io.BytesIO(base64.b64decode(key))).load()
+            value = _unpickled(base64.b64decode(key))
             integers = integers and isinstance(value, int) and value in _INT64
             rows += 1
     return rows, integers
@@ -152,15 +152,24 @@ def _counted(storage: str) -> tuple[int, bool]:
 
 @contextmanager
 def _storage(path: str) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)) as opened:
+    address = f"{Path(path).resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, check_same_thread=False)) as opened:  # closed by another perhaps
         yield opened
 
 
-def _read_point(value: bytes, row: int) -> dict[str, Any]:
+def _read_point(value: bytes) -> dict[str, Any]:
     """Id, vector and payload of a pickled point."""
+    point = _unpickled(value)
+    found = vars(point).get("__dict__") if isinstance(point, _Record) else None
+    if not isinstance(found, dict):
+        raise pickle.UnpicklingError("it holds no point")
+    return found
+
+
+def _unpickled(value: bytes) -> Any:
     try:
-        return vars(_Reader(io.BytesIO(value)).load())["__dict__"]
+        return _Reader(io.BytesIO(value)).load()
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # a damaged pickle fails in many ways
-        raise pickle.UnpicklingError(f"point {row}: {type(error).__name__}: {error}") from error
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
