@@ -78,7 +78,7 @@ def make_report(
             f"--data {data}: split=test has {len(test)} text(s) of {len(held_out)} that no training text is like; a "
             "figure needs at least 2, encode more texts"
         )
-    entities = None if corpus is None else read_entities(corpus, test)
+    entities = None if corpus is None else read_entities(corpus, test.ids.tolist(), test.texts)
     stats = _read_json(data / STATS_FILE, "make the pairs anew with jobs/encode.py --overwrite")
     training = inverter.config.training
     speeds = {"encode": stats["samples_per_second"], "train": training.get("samples_per_second")}

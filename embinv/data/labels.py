@@ -1,4 +1,4 @@
-"""The personal data that texts are labelled with: from the `spans` of a corpus to the entities of its pairs.
+"""The personal data that texts are labelled with: from the `spans` of a corpus to the entities of its texts.
 
 A corpus labels stretches of its own texts, by character. A pair's text is what the decoder's tokenizer left of such a
 text: cut at the end, and with many tokenizers not a prefix of it either. WordPiece lowers case, strips accents, parts
@@ -13,7 +13,7 @@ are, finds whole words only. What this does not do: recognise anything that is n
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
@@ -22,38 +22,32 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from embinv.data.pairs import Pairs
 from embinv.metrics.characters import is_inside_word
 
 _UNSEEN = frozenset("Zs Zl Zp Mn Me Cc Cf".split())  # Unicode categories: spaces, marks, invisible characters
 
 
-def read_entities(texts: Path, pairs: Pairs) -> list[list[tuple[str, str]]] | None:
-    """The labelled entities that lie wholly within the texts of pairs.
+def read_entities(texts: Path, ids: Sequence[int], owns: Sequence[str]) -> list[list[tuple[str, str]]] | None:
+    """The labelled entities that lie wholly within texts, such as those of pairs.
 
     Args:
-        texts: folder that jobs/corpus.py made, of the texts that the pairs were made of.
-        pairs: N pairs, in any order.
+        texts: folder that jobs/corpus.py made, of the texts that these come from.
+        ids: [N] of the corpus's texts, in any order.
+        owns: [N] what was left of each.
 
     Returns:
-        [N] the entities of each pair's text as (label, surface form), in the order of the text: none where nobody
-        labelled it, or where it was cut before the first. None if the corpus labels nothing in these texts.
+        [N] the entities of each text as (label, surface form), in the order of the text: none where nobody labelled
+        it, or where it was cut before the first. None if the corpus labels nothing in these texts.
 
     Raises:
-        ValueError: `texts` holds no corpus, or not that of the pairs, or spans that do not lie in their text.
+        ValueError: `texts` holds no corpus, or not that of these ids, or spans that do not lie in their text.
     """
-    rows = _read_rows(texts, pairs)
-    numbers = pairs.ids.tolist()
-    missing = [number for number in numbers if number not in rows]
-    if missing:
-        raise ValueError(
-            f"{texts}: lacks {len(missing):,} of the {len(pairs):,} texts, such as id {missing[0]}; give the folder "
-            "that these pairs were made of (--texts of jobs/encode.py)"
-        )
+    numbers = [int(number) for number in ids]
+    rows = _read_rows(texts, numbers)
     if not any(spans for _, spans in rows.values()):
         return None
     found = []
-    for number, own in zip(numbers, pairs.texts, strict=True):
+    for number, own in zip(numbers, owns, strict=True):
         text, spans = rows[number]
         for start, end, _ in spans:
             if not 0 <= start < end <= len(text):
@@ -63,6 +57,17 @@ def read_entities(texts: Path, pairs: Pairs) -> list[list[tuple[str, str]]] | No
                 )
         found.append(entities_within(text, own, spans))
     return found
+
+
+def read_texts(texts: Path, ids: Sequence[int]) -> list[str]:
+    """The corpus's own texts of N ids, in their order.
+
+    Raises:
+        ValueError: `texts` holds no corpus, or not that of these ids.
+    """
+    numbers = [int(number) for number in ids]
+    rows = _read_rows(texts, numbers)
+    return [rows[number][0] for number in numbers]
 
 
 def entities_within(text: str, own: str, spans: Iterable[tuple[int, int, str]]) -> list[tuple[str, str]]:
@@ -90,11 +95,11 @@ def entities_within(text: str, own: str, spans: Iterable[tuple[int, int, str]]) 
     ]
 
 
-def _read_rows(texts: Path, pairs: Pairs) -> dict[int, tuple[str, list[tuple[int, int, str]]]]:
-    """Text and spans of the pairs that the corpus has, by id; no spans where nobody labelled a text.
+def _read_rows(texts: Path, ids: Sequence[int]) -> dict[int, tuple[str, list[tuple[int, int, str]]]]:
+    """Text and spans by id; no spans where nobody labelled a text.
 
     Raises:
-        ValueError: the folder holds no corpus, or it cannot be read.
+        ValueError: the folder holds no corpus, lacks one of the ids, or cannot be read.
     """
     files = sorted(texts.glob("*.parquet"))
     try:
@@ -105,16 +110,23 @@ def _read_rows(texts: Path, pairs: Pairs) -> dict[int, tuple[str, list[tuple[int
                 "made, or make one with it"
             )
         columns = [name for name in ("id", "text", "spans") if name in corpus.schema.names]
-        wanted = pads.field("id").isin(pa.array(pairs.ids, pa.int64()))
+        wanted = pads.field("id").isin(pa.array(ids, pa.int64()))
         found = corpus.to_table(columns=columns, filter=wanted).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{texts}: cannot be read ({error}); make the corpus anew with jobs/corpus.py --overwrite"
         ) from error
-    return {
+    rows = {
         row["id"]: (row["text"], [(span["start"], span["end"], span["label"]) for span in row.get("spans") or []])
         for row in found
     }
+    missing = [number for number in ids if number not in rows]
+    if missing:
+        raise ValueError(
+            f"{texts}: lacks {len(missing):,} of the {len(ids):,} texts, such as id {missing[0]}; give the folder "
+            "that these texts come from (--texts of jobs/encode.py)"
+        )
+    return rows
 
 
 class _Folded(NamedTuple):

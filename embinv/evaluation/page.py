@@ -5,17 +5,18 @@ missing is left out or said to be missing, never shown as 0. Every text that com
 `embinv.evaluation.markup`, and those of people stand in <bdi>.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 import pyarrow as pa
 
+from embinv.evaluation.document import NOTHING, document, figures, folded_table, listing, number, table
+from embinv.evaluation.drawing import Plot
 from embinv.evaluation.markup import bdi, marked, visible
-from embinv.evaluation.plots import KINDS, Plot, plots, span, svg
+from embinv.evaluation.plots import KINDS, plots, span
 from embinv.evaluation.report import LABELS, MORE, NAMES, figure_table, origin, remarks, shown, tables
 
-NOTHING = '<span aria-hidden="true">–</span><span class="unseen">not measured</span>'
 BASELINES_SAY = (
     "The zero embedding shows what the text model knows by itself, somebody else's embedding what any text of this "
     "kind would score, the nearest training text what retrieval alone gives, and the fixed text what one answer to all "
@@ -31,58 +32,6 @@ EXAMPLE_TERMS = {
     "probability of being right",
     "probability": "probability that at least 90% of the text is right, fitted on validation texts",
 }
-CSS = """
-:root { color-scheme: light; --paper: #ffffff; --ink: #22262b; --muted: #5b626d; --grid: #d5d9df;
-  --link: #0b5ea8; --lost: #fdebd3; --found: #dcebf8; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { color-scheme: dark; --paper: #14171a; --ink: #e6e8eb; --muted: #a3abb5; --grid: #3a4149;
-    --link: #7cc0f5; --lost: #4a3413; --found: #143a56; --series-1: #5bb5ee; --series-2: #f2914a;
-    --series-3: #35c79f; --series-4: #e39bc8; --series-5: #d9c14a; --series-6: #b9bfc7; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 66rem; padding: 1rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1, h2 { line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin-top: 2.5rem; border-top: 1px solid var(--grid); padding-top: 1rem; }
-p { max-width: 46rem; }
-a { color: var(--link); }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; padding: 0; list-style: none; }
-nav a { display: inline-block; padding: 0.25rem 0; }
-.scroll { position: relative; overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption, figcaption { text-align: left; color: var(--muted); font-size: 0.9rem; }
-th, td { border-bottom: 1px solid var(--grid); padding: 0.3rem 0.7rem; text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; padding-left: 0; white-space: normal; }
-th { font-weight: 600; }
-tbody th { font-weight: 400; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem; }
-figure { margin: 0; max-width: 34rem; break-inside: avoid; }
-figure svg { display: block; width: 100%; height: auto; }
-figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
-figure svg text { font-family: system-ui, sans-serif !important; }
-summary { cursor: pointer; padding: 0.4rem 0; color: var(--link); }
-.examples { padding-left: 2rem; }
-.examples > li { margin: 1rem 0; border-top: 1px solid var(--grid); padding-top: 0.75rem; break-inside: avoid; }
-dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: 0.2rem 1rem; margin: 0; }
-dt { color: var(--muted); }
-dd { margin: 0; min-width: 0; }
-bdi { white-space: pre-wrap; overflow-wrap: anywhere; }
-del, ins { position: relative; }
-del { background: var(--lost); text-decoration: underline dashed; text-underline-offset: 0.2em; }
-ins { background: var(--found); font-weight: 600; text-decoration: underline solid; text-underline-offset: 0.2em; }
-.unseen, del::before, del::after, ins::before, ins::after { position: absolute; width: 1px; height: 1px;
-  overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-del::before { content: " [not recovered: "; }
-ins::before { content: " [not in the original: "; }
-del::after, ins::after { content: "] "; }
-@media (max-width: 36rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.5rem; }
-  .examples { padding-left: 1.5rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
-  h2 { break-after: avoid; } .scroll { overflow: visible; } th, td { white-space: normal; padding: 0.2rem 0.4rem; }
-  .plots { grid-template-columns: 1fr 1fr; } #examples { break-before: page; }
-  del, ins { print-color-adjust: exact; } }
-"""
 
 
 def page(report: Mapping[str, Any], scores: pa.Table, examples: int = 20, seed: int = 0) -> str:
@@ -108,29 +57,8 @@ def page(report: Mapping[str, Any], scores: pa.Table, examples: int = 20, seed: 
         "Examples": _examples(scores, examples, seed),
         "Definitions": _definitions(report),
     }
-    kept = {title.lower().replace(",", "").replace(" ", "-"): (title, body) for title, body in sections.items() if body}
-    links = [f'<li><a href="#{name}">{title}</a></li>' for name, (title, _) in kept.items()]
     title = f"{visible(report['name'])}: what its vectors give away"
-    lines = [
-        "<!doctype html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{title}</title>",
-        f"<style>{CSS}</style>",
-        "</head>",
-        "<body>",
-        f"<header><h1>{title}</h1>{_statement(report)}</header>",
-        f'<nav aria-label="Sections"><ul>{"".join(links)}</ul></nav>',
-        "<main>",
-        *(f'<section id="{name}"><h2>{title}</h2>\n{body}</section>' for name, (title, body) in kept.items()),
-        "</main>",
-        "</body>",
-        "</html>",
-        "",
-    ]
-    return "\n".join(lines)
+    return document(title, _statement(report), sections)
 
 
 def _statement(report: Mapping[str, Any]) -> str:
@@ -141,47 +69,12 @@ def _statement(report: Mapping[str, Any]) -> str:
     )
 
 
-def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML; the first of each row names it."""
-    head = "".join(f'<th scope="col">{cell}</th>' if cell else "<td></td>" for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
-        for first, *cells in rows
-    )
-    return (
-        f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
-    )
-
-
-def _numbers(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table behind a plot, folded up."""
-    return f"<details><summary>Numbers: {caption}</summary>\n{_table(caption, header, rows)}</details>\n"
-
-
-def _plots(drawn: Mapping[str, Plot], captions: Mapping[str, str]) -> str:
-    """Those of the plots that there are."""
-    figures = [
-        f"<figure>{svg(drawn[name], name)}\n<figcaption>{caption}</figcaption></figure>\n"
-        for name, caption in captions.items()
-        if name in drawn
-    ]
-    return f'<div class="plots">{"".join(figures)}</div>\n' if figures else ""
-
-
 def _accuracy(row: Mapping[str, Any]) -> str:
     """Token accuracy with its standard error, of what these are known."""
     value, error = row.get("token_accuracy"), row.get("token_accuracy_se")
     if value is None:
         return NOTHING
     return shown("token_accuracy", value) + ("" if error is None else f" ± {shown('token_accuracy', error)}")
-
-
-def _number(value: float | None) -> str:
-    """Three digits, or all of a whole number."""
-    if value is None:
-        return NOTHING
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def _figures(report: Mapping[str, Any]) -> str:
@@ -192,7 +85,7 @@ def _figures(report: Mapping[str, Any]) -> str:
             header, rows = figure_table(dict(report), known)
             cells = [[NOTHING if cell == "-" else visible(cell.strip("*")) for cell in row] for row in rows]
             cells[0][0] = f"<strong>{cells[0][0]}</strong>"
-            body += _table(caption, header, cells)
+            body += table(caption, header, cells)
     said = "".join(f"<p>{visible(remark)}</p>\n" for remark in remarks(report))
     return body + said + f"<p>{BASELINES_SAY}</p>\n"
 
@@ -202,7 +95,7 @@ def _sweep(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
         "passes": "Tokens right by the number of denoising passes. Bars are standard errors.",
         "milliseconds": "The same by the time that a text takes; the axis is logarithmic.",
     }
-    body = _plots(drawn, captions)
+    body = figures(drawn, captions)
     for name in ("sweep", "by_strategy_and_language", "remasking"):
         body += _own_table(report, name)
     return body
@@ -214,7 +107,7 @@ def _own_table(report: Mapping[str, Any], name: str) -> str:
         return ""
     title, header, rows = known[name]
     cells = [[NOTHING if cell == "-" else visible(cell) for cell in row] for row in rows]
-    return _table(visible(title), list(map(visible, header)), cells)
+    return table(visible(title), list(map(visible, header)), cells)
 
 
 def _confidence(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
@@ -231,11 +124,13 @@ def _confidence(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
             errors += f"<p>Of {KINDS[kind]}: {LABELS[name]} {report[name]:.3f} ± {report[f'{name}_se']:.3f}.</p>\n"
         rows = [[f"{b['predicted']:.1%}", f"{b['observed']:.1%}", f"{b['n']:,}"] for b in curves.get(kind) or ()]
         if rows:
-            tables += _numbers(f"reliability of {KINDS[kind]}", ["predicted right", "were right", KINDS[kind]], rows)
+            tables += folded_table(
+                f"reliability of {KINDS[kind]}", ["predicted right", "were right", KINDS[kind]], rows
+            )
     start = (
         "<p>Probabilities that tokens are right, and that at least 90% of a text is, fitted on validation texts.</p>"
     )
-    body = errors + _plots(drawn, {"reliability": caption}) + tables
+    body = errors + figures(drawn, {"reliability": caption}) + tables
     return f"{start}\n{body}" if body else ""
 
 
@@ -252,22 +147,22 @@ def _parts(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
         "length": [(span(row), row) for row in report.get("by_length") or ()],
     }
     numbers = [
-        _numbers(
+        folded_table(
             f"tokens right by {name}",
             [name, "texts", NAMES["token_accuracy"]],
-            [[label, _number(row.get("n")), _accuracy(row)] for label, row in rows],
+            [[label, number(row.get("n")), _accuracy(row)] for label, row in rows],
         )
         for name, rows in tables.items()
         if rows
     ]
-    return _plots(drawn, captions) + "".join(numbers) + _own_table(report, "entities")
+    return figures(drawn, captions) + "".join(numbers) + _own_table(report, "entities")
 
 
 def _milestones(report: Mapping[str, Any], drawn: Mapping[str, Plot]) -> str:
     rows = [[f"{row['step']:,}", _accuracy(row)] for row in report.get("milestones") or ()]
     caption = "Tokens right at the milestones of the run. Bars are standard errors."
     header = ["step", NAMES["token_accuracy"]]
-    return _plots(drawn, {"milestones": caption}) + _numbers("tokens right by step", header, rows) if rows else ""
+    return figures(drawn, {"milestones": caption}) + folded_table("tokens right by step", header, rows) if rows else ""
 
 
 def _examples(scores: pa.Table, count: int, seed: int) -> str:
@@ -291,13 +186,9 @@ def _example(row: Mapping[str, Any]) -> str:
     right, of = row.get("token_accuracy.part"), row.get("token_accuracy.whole")
     if right is not None and of:
         entries["tokens right"] = f"{right:g} of {of:g} ({right / of:.1%})"
-    return _list(entries)
+    return listing(entries)
 
 
 def _definitions(report: Mapping[str, Any]) -> str:
     terms = {LABELS.get(name, name): told for name, told in report["definitions"].items() if name in report}
-    return _list({visible(name): visible(told) for name, told in (terms | EXAMPLE_TERMS).items()})
-
-
-def _list(entries: Mapping[str, str]) -> str:
-    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{told}</dd>' for name, told in entries.items())}</dl>\n"
+    return listing({visible(name): visible(told) for name, told in (terms | EXAMPLE_TERMS).items()})

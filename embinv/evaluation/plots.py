@@ -1,71 +1,26 @@
 """The plots of report.html, from the values of report.json. Nothing is measured here.
 
-Each is a figure of its own without pyplot, and `svg` writes it so that it can stand inside a page: its text is text,
-its ids are its own, and every colour is a CSS variable (COLORS) with the colour for light paper as its fallback, so
-that a page can give others on a dark background. Series differ in marker and line too, not in colour alone. What the
+They are drawn as `embinv.evaluation.drawing` says. Series differ in marker and line too, not in colour alone. What the
 report does not have is not drawn: neither a point without its value nor a plot without points.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from io import StringIO
 from math import log2, nan
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from embinv.evaluation.markup import printable, visible
+from embinv.evaluation.drawing import LINES, MARKERS, MUTED, SERIES, Plot, canvas, drawing_style, shares
+from embinv.evaluation.markup import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
 
-INK, MUTED, GRID = "#22262b", "#5b626d", "#d5d9df"
-SERIES = ("#0072b2", "#b84a00", "#00795a", "#94407f", "#7a6200", "#4a4f57")  # after Okabe and Ito, darker
-MARKERS = ("o", "s", "^", "D", "v", "P")
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-COLORS = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
-    color: f"--series-{number}" for number, color in enumerate(SERIES, start=1)
-}
-"""The CSS variable of each colour in a plot."""
-
 KINDS = {"token": "tokens", "text": "texts"}
-WIDTH, HEIGHT = 5.2, 3.3  # inches; small, so that letters stay legible where a phone shows a plot at half its size
 MANY = 24  # points on a line, from which markers are small
 CROWDED = 14  # ticks that an axis has room for
-STYLE: dict[str, Any] = {
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
-    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 11),
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 12,
-    "text.parse_math": False,  # a dollar sign in a label is one
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "legend.handlelength": 3.0,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "embinv",
-}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawn figure.
-
-    Attributes:
-        figure: without a title; the page's caption stands for it.
-        alt: what it shows, for who cannot see it.
-    """
-
-    figure: "Figure"
-    alt: str
 
 
 def plots(report: Mapping[str, Any]) -> dict[str, Plot]:
@@ -91,69 +46,13 @@ def plots(report: Mapping[str, Any]) -> dict[str, Plot]:
         "length": (_by_length, _known(report.get("by_length"), "shortest", "longest")),
         "milestones": (partial(_counted, "step", "step of training"), _known(report.get("milestones"), "step")),
     }
-    with _style():
+    with drawing_style():
         return {name: draw(rows) for name, (draw, rows) in data.items() if rows}
-
-
-def svg(plot: Plot, name: str) -> str:
-    """A plot as an <svg> element for a page, the same bytes for the same plot.
-
-    Args:
-        plot: the plot.
-        name: stands before each of its ids, so that two plots on a page share none.
-    """
-    buffer = StringIO()
-    with _style():
-        plot.figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    _, box, inside = re.split(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', buffer.getvalue(), maxsplit=1)
-    inside = inside[: inside.rindex("</svg>")]
-    inside = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", inside, flags=re.DOTALL)
-    inside = re.sub(r"<[a-z][^>]*>", lambda tag: _for_page(tag[0], name), inside)
-    return f'<svg role="img" aria-label="{visible(plot.alt)}" viewBox="{box}">{inside.strip()}</svg>'
-
-
-def _for_page(tag: str, name: str) -> str:
-    """A tag with ids of its own and colours by name."""
-    tag = tag.replace("xlink:href=", "href=")
-    tag = re.sub(r'(\sid="|url\(#|href="#)', lambda found: f"{found[0]}{name}-", tag)
-    return re.sub(
-        r"(fill|stroke): (#[0-9a-f]{6})",
-        lambda found: f"{found[1]}: var({COLORS[found[2]]}, {found[2]})" if found[2] in COLORS else found[0],
-        tag,
-    )
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """STYLE over matplotlib's own defaults, whatever the program's are, which come back afterwards."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(cast(Any, STYLE))
-        yield
 
 
 def _known(rows: Rows | None, *names: str) -> list[Mapping[str, Any]]:
     """The rows that have a token accuracy and a value for each name."""
     return [row for row in rows or () if all(row.get(name) is not None for name in (*names, "token_accuracy"))]
-
-
-def _canvas(height: float = HEIGHT) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(WIDTH, height), layout="constrained")
-
-
-def _shares(axis: "Axis") -> None:
-    """0 to 100%."""
-    from matplotlib.axis import XAxis
-    from matplotlib.ticker import MultipleLocator, PercentFormatter
-
-    axis.set_major_locator(MultipleLocator(0.2))
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    limit = axis.axes.set_xlim if isinstance(axis, XAxis) else axis.axes.set_ylim
-    limit(0.0, 1.0)
 
 
 def _points(axes: "Axes", at: Sequence[float], rows: Rows, number: int = 0, upright: bool = True, **look: Any) -> None:
@@ -182,13 +81,13 @@ def _told(points: Sequence[tuple[str, float]]) -> str:
 
 def _sweep(rows: Rows, name: str, amount: str) -> tuple["Figure", "Axes", str]:
     """A line for each strategy through its numbers of passes, over the column of a name."""
-    figure = _canvas()
+    figure = canvas()
     axes, told = figure.add_subplot(), []
     for number, strategy in enumerate(dict.fromkeys(row["strategy"] for row in rows)):
         mine = sorted((row for row in rows if row["strategy"] == strategy), key=lambda row: row["passes"])
         _points(axes, [row[name] for row in mine], mine, number, label=printable(strategy))
         told.append(f"{strategy}: {_told([(amount.format(row[name]), row['token_accuracy']) for row in mine])}")
-    _shares(axes.yaxis)
+    shares(axes.yaxis)
     axes.set_ylabel("tokens right")
     figure.legend(loc="outside upper left", ncols=2)
     return figure, axes, "; ".join(told)
@@ -227,7 +126,7 @@ def _quality_by_time(rows: Rows) -> Plot:
 
 def _reliability(curves: Mapping[str, Rows]) -> Plot:
     """What came true over what was predicted, and below it how many of all are in each bin."""
-    figure = _canvas(4.4)
+    figure = canvas(4.4)
     curve, sizes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     curve.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (2, 3)), linewidth=1.2, label="as predicted", zorder=1)
     told = []
@@ -243,7 +142,7 @@ def _reliability(curves: Mapping[str, Rows]) -> Plot:
         pairs = ", ".join(f"{row['predicted']:.0%} predicted and {row['observed']:.0%} right" for row in rows)
         told.append(f"Of {total:,} {KINDS[kind]}: {pairs}.")
     for axis in (curve.xaxis, curve.yaxis, sizes.yaxis):
-        _shares(axis)
+        shares(axis)
     sizes.set_yticks([0.0, 0.5, 1.0])
     sizes.set_xlim(-0.04, 1.04)
     curve.set_ylabel("right")
@@ -256,10 +155,10 @@ def _counted(name: str, label: str, rows: Rows) -> Plot:
     """A line over whole numbers."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    figure = _canvas()
+    figure = canvas()
     axes = figure.add_subplot()
     _points(axes, [row[name] for row in rows], rows)
-    _shares(axes.yaxis)
+    shares(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.margins(x=0.02)
@@ -274,11 +173,11 @@ def span(row: Mapping[str, Any]) -> str:
 
 
 def _by_length(rows: Rows) -> Plot:
-    figure = _canvas()
+    figure = canvas()
     axes = figure.add_subplot()
     names = list(map(span, rows))
     _points(axes, range(len(rows)), rows, linestyle="none")
-    _shares(axes.yaxis)
+    shares(axes.yaxis)
     axes.set_xticks(range(len(rows)), names)
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.grid(visible=False, axis="x")
@@ -288,10 +187,10 @@ def _by_length(rows: Rows) -> Plot:
 
 
 def _by_language(rows: Rows) -> Plot:
-    figure = _canvas(1.1 + 0.32 * len(rows))
+    figure = canvas(1.1 + 0.32 * len(rows))
     axes = figure.add_subplot()
     _points(axes, range(len(rows)), rows, upright=False, linestyle="none")
-    _shares(axes.xaxis)
+    shares(axes.xaxis)
     axes.set_yticks(range(len(rows)), [printable(row["lang"]) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

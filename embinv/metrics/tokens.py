@@ -38,9 +38,10 @@ def exact_match(originals: Texts, recovered: Texts) -> Figure:
 
 def token_f1(originals: Texts, recovered: Texts) -> Figure:
     """Mean F1 between the texts' bags of tokens: what was recovered wherever it stands."""
-    return mean_figure([_f1(x, y) for x, y in zip(originals, recovered, strict=True)])
+    return mean_figure([bag_f1(x, y) for x, y in zip(originals, recovered, strict=True)])
 
 
-def _f1(original: Sequence[int], recovered: Sequence[int]) -> float:
+def bag_f1(original: Sequence[int], recovered: Sequence[int]) -> float:
+    """F1 between two bags of tokens, not both of them empty."""
     shared = (Counter(original) & Counter(recovered)).total()
     return 2 * shared / (len(original) + len(recovered))

@@ -2,7 +2,6 @@
 
 from unicodedata import normalize
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from embinv.data.alignment import FastTokenizer, align
 from embinv.data.corpus import text_id
-from embinv.data.labels import entities_within, read_entities
-from embinv.data.pairs import Pairs
+from embinv.data.labels import entities_within, read_entities, read_texts
 from embinv.data.records import LANGUAGES, generate_records
 from embinv.data.tokenizer import TextTokenizer
 from embinv.metrics.entities import entity_recall, occurs
@@ -44,11 +42,6 @@ def write_texts(folder, texts, spans, shard_rows=2, columns=("id", "text", "lang
         pq.write_table(table.slice(start, shard_rows).select(columns), folder / f"part-{start:05}.parquet")
     (folder / "_stats.json").write_text("{}")
     return ids
-
-
-def pairs_with(ids, texts):
-    token_ids, embeddings = np.zeros((len(ids), 1), np.int32), np.zeros((len(ids), 1), np.float16)
-    return Pairs(np.array(ids, np.int64), texts, ["en"] * len(ids), token_ids, embeddings)
 
 
 def byte_tokenizer():
@@ -255,8 +248,8 @@ SPANS_OF = [
 
 def test_entities_stand_in_the_order_of_the_pairs_whatever_the_order_of_the_corpus(tmp_path):
     ids = write_texts(tmp_path, TEXTS, SPANS_OF)
-    pairs = pairs_with([ids[row] for row in (2, 1, 3, 0)], ["Ben owes Carla 1", TEXTS[1], TEXTS[3], TEXT[:16].lower()])
-    assert read_entities(tmp_path, pairs) == [
+    owns = ["Ben owes Carla 1", TEXTS[1], TEXTS[3], TEXT[:16].lower()]
+    assert read_entities(tmp_path, [ids[row] for row in (2, 1, 3, 0)], owns) == [
         [("PERSON", "Ben"), ("PERSON", "Carla")],
         [],
         [],
@@ -266,7 +259,7 @@ def test_entities_stand_in_the_order_of_the_pairs_whatever_the_order_of_the_corp
 
 def test_two_pairs_of_one_text_have_their_own_entities_each(tmp_path):
     ids = write_texts(tmp_path, TEXTS, SPANS_OF)
-    assert read_entities(tmp_path, pairs_with([ids[4]] * 2, ["Dan went", TEXTS[4]])) == [
+    assert read_entities(tmp_path, [ids[4]] * 2, ["Dan went", TEXTS[4]]) == [
         [("PERSON", "Dan")],
         [("PERSON", "Dan"), ("CITY", "Bern")],
     ]
@@ -275,17 +268,24 @@ def test_two_pairs_of_one_text_have_their_own_entities_each(tmp_path):
 @pytest.mark.parametrize("rows", [[1], [3], [1, 3]])
 def test_there_is_nothing_where_none_of_the_texts_has_a_span(tmp_path, rows):
     ids = write_texts(tmp_path, TEXTS, SPANS_OF)
-    assert read_entities(tmp_path, pairs_with([ids[row] for row in rows], [TEXTS[row] for row in rows])) is None
+    assert read_entities(tmp_path, [ids[row] for row in rows], [TEXTS[row] for row in rows]) is None
 
 
 def test_there_is_nothing_where_the_folder_knows_no_spans(tmp_path):
     ids = write_texts(tmp_path, TEXTS, SPANS_OF, columns=["id", "text", "lang"])
-    assert read_entities(tmp_path, pairs_with(ids, TEXTS)) is None
+    assert read_entities(tmp_path, ids, TEXTS) is None
+
+
+def test_the_corpus_gives_its_own_texts_in_the_order_of_the_ids(tmp_path):
+    ids = write_texts(tmp_path, TEXTS, SPANS_OF)
+    assert read_texts(tmp_path, [ids[3], ids[0], ids[3]]) == [TEXTS[3], TEXTS[0], TEXTS[3]]
+    with pytest.raises(ValueError, match="lacks 1 of the 2 texts, such as id 7"):
+        read_texts(tmp_path, [ids[0], 7])
 
 
 def test_labels_behind_the_cut_leave_empty_lists(tmp_path):
     ids = write_texts(tmp_path, TEXTS, SPANS_OF)
-    assert read_entities(tmp_path, pairs_with([ids[0]], ["Anna"])) == [[]]
+    assert read_entities(tmp_path, [ids[0]], ["Anna"]) == [[]]
 
 
 @pytest.mark.parametrize("make", ["no folder", "an empty folder", "pairs", "other columns"])
@@ -299,21 +299,21 @@ def test_a_folder_without_texts_is_refused_with_its_name_and_the_job_that_makes_
     if make == "other columns":
         pq.write_table(pa.table({"id": [1], "words": ["a"]}), folder / "part-0.parquet")
     with pytest.raises(ValueError, match=r"texts: holds no texts.*jobs/corpus\.py"):
-        read_entities(folder, pairs_with([1], ["a"]))
+        read_entities(folder, [1], ["a"])
 
 
 def test_pairs_of_another_corpus_are_refused_with_the_number_that_is_missing(tmp_path):
     ids = write_texts(tmp_path, TEXTS, SPANS_OF)
     with pytest.raises(ValueError, match=rf"{tmp_path}: lacks 2 of the 3 texts, such as id 7; .*--texts"):
-        read_entities(tmp_path, pairs_with([7, ids[0], 8], ["a", TEXT, "b"]))
+        read_entities(tmp_path, [7, ids[0], 8], ["a", TEXT, "b"])
 
 
 @pytest.mark.parametrize("span", [(0, len(TEXTS[4]) + 1, "X"), (3, 3, "X"), (-1, 2, "X")])
 def test_spans_outside_their_text_are_refused(tmp_path, span):
     ids = write_texts(tmp_path, TEXTS, [*SPANS_OF[:4], [span]])
     with pytest.raises(ValueError, match=rf"a span of id {ids[4]} .*make the corpus anew"):
-        read_entities(tmp_path, pairs_with(ids, TEXTS))
-    assert read_entities(tmp_path, pairs_with(ids[:1], TEXTS[:1])) == [LABELLED]  # others are not looked at
+        read_entities(tmp_path, ids, TEXTS)
+    assert read_entities(tmp_path, ids[:1], TEXTS[:1]) == [LABELLED]  # others are not looked at
 
 
 def test_a_damaged_shard_is_named_with_the_fix(tmp_path):
@@ -321,4 +321,4 @@ def test_a_damaged_shard_is_named_with_the_fix(tmp_path):
     shard = tmp_path / "part-00002.parquet"
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(ValueError, match=rf"{tmp_path}: cannot be read .*--overwrite"):
-        read_entities(tmp_path, pairs_with(ids, TEXTS))
+        read_entities(tmp_path, ids, TEXTS)

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pytest
 
-from embinv.evaluation.page import CSS, page
-from embinv.evaluation.plots import COLORS
+from embinv.evaluation.document import CSS
+from embinv.evaluation.drawing import COLORS
+from embinv.evaluation.page import page
 from embinv.evaluation.report import BASELINES, MORE, NAMES, figure_table
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}

@@ -6,7 +6,8 @@ import sys
 import matplotlib
 import pytest
 
-from embinv.evaluation.plots import COLORS, plots, svg
+from embinv.evaluation.drawing import COLORS, svg
+from embinv.evaluation.plots import plots
 
 
 def accurate(value, error=0.02, **row):
