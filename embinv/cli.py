@@ -5,9 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from embinv.commands import align, compare, demo, importing, invert
+from embinv.commands import align, audit, compare, demo, importing, invert
 
-COMMANDS = (invert, align, compare, importing, demo)
+COMMANDS = (invert, audit, align, compare, importing, demo)
 
 
 def parser() -> argparse.ArgumentParser:

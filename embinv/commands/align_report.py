@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from embinv.aligning import Alignment, KnownPairs, Leakage
 from embinv.data.folders import whole_file
-from embinv.evaluation.plots import INK, MUTED, SERIES, STYLE
+from embinv.evaluation.drawing import INK, MUTED, SERIES, STYLE
 from embinv.metrics.figures import rounded
 
 JSON, MARKDOWN, PLOT = "align.json", "align.md", "align.png"

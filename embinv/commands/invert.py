@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from embinv.commands.inverting import (
     STORES,
+    Examined,
     add_dump_arguments,
     add_inverting_arguments,
     examine,
@@ -76,15 +77,17 @@ def invert(arguments: Namespace) -> None:
     except OSError as error:
         raise ValueError(f"--out {out}: its folder cannot be made ({error.strerror}: {error.filename})") from error
     inverter = DumpInverter(how_to_invert(arguments))
-    texts = inverted(arguments, inverter, out.with_name(f".{out.name}.progress"))
+    texts, _ = inverted(arguments, inverter, out.with_name(f".{out.name}.progress"))
     rows = join(texts, out)
     rmtree(texts.out)
     _show(out)
     print(f"{rows:,} texts in {out}")
 
 
-def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> Texts:
-    """The texts of the dump of --vectors, window by window in a folder; goes on where an earlier run stopped.
+def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> tuple[Texts, Examined]:
+    """The texts of the dump of --vectors, window by window in a folder, and what the dump looked like.
+
+    It goes on where an earlier run stopped.
 
     Raises:
         ValueError: see `invert`.
@@ -111,7 +114,7 @@ def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> Text
     inverter.on_rows = lambda rows: progress.now(f"inverted {done + rows:,} of {total:,}")
     invert_here(examined.dump, inspection, texts, inverter, arguments.window_rows, tell_done)
     progress.line(f"inverted {done:,} of {total:,}")
-    return texts
+    return texts, examined
 
 
 def _show(out: Path) -> None:
