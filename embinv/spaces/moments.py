@@ -1,8 +1,9 @@
 """Statistics of a stream of vectors: norms, mean, variances, spectrum of the covariance, correlations of coordinates.
 
 Memory does not grow with the stream. Norms are of all rows, the rest of a sample of them: every row at first, and
-whenever SAMPLE more were taken every other one of those that were taken before, each counting for as many rows as it
-stands for. Blocks are joined as by Chan, Golub and LeVeque (1983), so that a mean far from 0 costs no digits.
+whenever so many more were taken every other one of those that were taken before, each counting for as many rows as it
+stands for. Blocks, and streams beside each other, are joined as by Chan, Golub and LeVeque (1983), so that a mean far
+from 0 costs no digits.
 
 Shapes: n rows of a block, D embedding, S coordinates whose correlations are kept.
 """
@@ -15,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-SAMPLE = 32_768  # rows
+SAMPLE, SAMPLE_PER_DIM = 16_384, 4  # rows that are taken before they are thinned out: the larger of both
+TOGETHER = 2048  # rows of the sample that are multiplied at once
 ROWS_AT_ONCE = 4096  # of a matrix that is in memory
 COORDINATES = 256  # S at most
 STILL = 1e-6  # share of the mean variance below which a coordinate says nothing: MiniLM has three such
@@ -83,31 +85,51 @@ class Moments:
         self._norms = np.zeros(3)  # rows, mean, squared deviations
         self._weight, self._mean, self._scatter = 0.0, np.zeros(dim), np.zeros((dim, dim))
         self._every, self._taken = 1, 0
+        self._held: list[np.ndarray] = []  # of the sample, not yet multiplied
 
     def add(self, block: np.ndarray) -> np.ndarray:
         """Takes finite rows [n, D] float32; returns their norms [n] float64."""
-        norms = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64, casting="same_kind"))
+        norms = np.sqrt(np.vecdot(block, block).astype(np.float64))
         mean = norms.mean() if len(norms) else 0.0
         self._norms = _joined(self._norms, len(norms), mean, ((norms - mean) ** 2).sum())
         first = -self.rows % self._every
         self.rows += len(block)
         sample = block[first :: self._every]
-        if len(sample):
-            self._take(sample)
+        self._held.append(sample.copy())  # a view would hold the whole block
+        self._taken += len(sample)
+        enough = self._taken >= max(SAMPLE, SAMPLE_PER_DIM * self.dim)
+        if enough or sum(map(len, self._held)) >= TOGETHER:
+            self._multiply()
+        if enough:
+            self._taken, self._every = 0, self._every * 2
         return norms
 
-    def _take(self, sample: np.ndarray) -> None:
-        weight = float(len(sample) * self._every)
-        own = sample.mean(axis=0, dtype=np.float64)
-        centred = sample - own.astype(sample.dtype)
-        apart, total = own - self._mean, self._weight + weight
-        self._scatter += self._every * (centred.T @ centred)  # [D, D], the product itself in float32
-        self._scatter += np.outer(apart, apart) * (self._weight * weight / total)
+    def join(self, other: "Moments") -> None:
+        """Takes what another stream of vectors of D dimensions was like."""
+        other._multiply()
+        self._multiply()
+        self.rows += other.rows
+        self._norms = _joined(self._norms, *other._norms.tolist())
+        self._add(other._weight, other._mean, other._scatter)
+
+    def _multiply(self) -> None:
+        """Puts what is held of the sample to the rest."""
+        sample = np.concatenate(self._held) if self._held else np.zeros((0, self.dim), dtype=np.float32)
+        self._held = []
+        if len(sample):
+            own = sample.mean(axis=0, dtype=np.float64)
+            centred = sample - own.astype(sample.dtype)
+            scatter = (centred.T @ centred).astype(np.float64)  # [D, D], the product itself in float32
+            self._add(float(len(sample) * self._every), own, self._every * scatter)
+
+    def _add(self, weight: float, mean: np.ndarray, scatter: np.ndarray) -> None:
+        total = self._weight + weight
+        if not total:
+            return
+        apart = mean - self._mean
+        self._scatter += scatter + np.outer(apart, apart) * (self._weight * weight / total)
         self._mean += apart * (weight / total)
         self._weight = total
-        self._taken += len(sample)
-        if self._taken >= SAMPLE:
-            self._taken, self._every = 0, self._every * 2
 
     def statistics(self) -> EmbeddingStatistics:
         """Rounded to what a comparison needs.
@@ -143,11 +165,12 @@ class Moments:
         return Shape(spectrum.astype(np.float32), at, correlation.astype(np.float32))
 
     def _require_some(self) -> None:
+        self._multiply()
         if not self.rows:
             raise ValueError("there are no vectors to describe; give at least one")
 
 
-def _joined(known: np.ndarray, count: int, mean: float, squares: float) -> np.ndarray:
+def _joined(known: np.ndarray, count: float, mean: float, squares: float) -> np.ndarray:
     """Count, mean and squared deviations of two groups of numbers together."""
     total = known[0] + count
     if not total:

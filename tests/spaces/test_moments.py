@@ -33,7 +33,7 @@ def test_statistics_of_blocks_equal_those_of_the_whole(rows):
     found, stored = moments_of(vectors, rows_at_once=8).statistics(), vectors.astype(np.float64)
     assert found.rows == rows
     norms = np.linalg.norm(stored, axis=1)
-    assert (found.norm_mean, found.norm_std) == pytest.approx((norms.mean(), norms.std()), abs=1e-6)
+    assert (found.norm_mean, found.norm_std) == pytest.approx((norms.mean(), norms.std()), rel=1e-6, abs=2e-6)
     assert found.mean == pytest.approx(stored.mean(axis=0).tolist(), abs=1e-6)
     assert found.std == pytest.approx(stored.std(axis=0).tolist(), abs=1e-6)
 
@@ -64,6 +64,7 @@ def test_spectrum_and_correlations_equal_numpys():
 
 def test_a_sample_stands_for_a_long_stream(monkeypatch):
     monkeypatch.setattr(module, "SAMPLE", 2_000)
+    monkeypatch.setattr(module, "TOGETHER", 300)
     vectors = correlated(60_000)
     vectors[30_000:] += 2.0  # the second half is unlike the first
     found, shape = moments_of(vectors, 512), moments_of(vectors, 512).shape()
@@ -75,6 +76,19 @@ def test_a_sample_stands_for_a_long_stream(monkeypatch):
     assert error.max() < 0.06
     moving = [each for each in range(12) if each != 4]
     assert shape.correlation[np.ix_(moving, moving)] == pytest.approx(np.corrcoef(wide[:, moving].T), abs=0.05)
+
+
+def test_streams_beside_each_other_are_as_one_after_the_other():
+    vectors = correlated(900)
+    one = moments_of(vectors, 100)
+    beside = moments_of(vectors[:250], 100)
+    for start, end in ((250, 251), (251, 900)):
+        beside.join(moments_of(vectors[start:end], 64))
+    beside.join(Moments(12))
+    assert beside.statistics().rows == 900
+    assert beside.statistics().norm_std == pytest.approx(one.statistics().norm_std, abs=1e-5)
+    assert beside.statistics().mean == pytest.approx(one.statistics().mean, abs=1e-5)
+    assert beside.shape().spectrum == pytest.approx(one.shape().spectrum, abs=1e-5)
 
 
 def test_norms_of_a_block_are_given_back():

@@ -9,12 +9,14 @@ Shapes: n rows of a window, D embedding.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
+from xxhash import xxh3_64
 
 from embinv.data.dumps.base import Block, Part
+
+AT_ONCE = 4  # windows that are read together
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,23 @@ def windows(part: Part, number: int, rows: int, metadata: bool = True) -> Iterat
     Raises:
         BrokenDump, ValueError: of the part.
     """
-    for place, block in enumerate(_of_one_length(_ahead(part.blocks(rows, metadata)), rows)):
+    for place, block in enumerate(_of_one_length(_ahead(part.blocks(AT_ONCE * rows, metadata)), rows)):
         yield Window(number, place, place * rows, len(block), checksum(block)), block
 
 
 def checksum(block: Block) -> int:
-    """CRC-32 of ids and vectors."""
+    """XXH3 of ids and vectors, 64 bits."""
     ids = block.ids
-    known = ids.to_numpy(zero_copy_only=False).tobytes() if pa.types.is_integer(ids.type) else _joined_ids(ids)
-    return crc32(np.ascontiguousarray(block.vectors).data, crc32(known))
+    found = xxh3_64()
+    found.update(ids.to_numpy(zero_copy_only=False).tobytes() if pa.types.is_integer(ids.type) else _joined_ids(ids))
+    found.update(np.ascontiguousarray(block.vectors).data)
+    return found.intdigest()
 
 
 def bad_rows(vectors: np.ndarray) -> dict[int, str]:
     """Rows [n, D] that cannot be inverted, and why."""
     with np.errstate(over="ignore", invalid="ignore"):
-        known = np.einsum("nd,nd->n", vectors, vectors)  # squared norms
+        known = np.vecdot(vectors, vectors)  # squared norms
     return {row: _reason(vectors[row]) for row in np.flatnonzero(~np.isfinite(known) | (known == 0)).tolist()}
 
 
@@ -91,14 +95,18 @@ def _ahead(blocks: Iterator[Block]) -> Iterator[Block]:
 
 
 def _of_one_length(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
-    """The same rows in blocks of `rows`, the last of what is left."""
-    held: list[Block] = []
+    """The same rows in blocks of `rows`, the last of what is left; copied where they come from two blocks."""
+    held: list[Block] = []  # fewer than `rows` in all
     for block in blocks:
-        held.append(block)
-        while sum(map(len, held)) >= rows:
-            whole = _together(held)
-            yield _slice(whole, 0, rows)
-            held = [_slice(whole, rows, len(whole))] if len(whole) > rows else []
+        start = rows - sum(map(len, held))  # of this block, what fills a window with what is held
+        if len(block) < start:
+            held.append(block)
+            continue
+        yield _together([*held, _slice(block, 0, start)])
+        while start + rows <= len(block):
+            yield _slice(block, start, start + rows)
+            start += rows
+        held = [_slice(block, start, len(block))] if start < len(block) else []
     if held and len(left := _together(held)):
         yield left
 
