@@ -4,9 +4,9 @@
     python benchmarks/defences.py --adaptation-steps 0        without the attacker who adapts: a few minutes
     python benchmarks/defences.py --rows 50 --only noise      one family, to try it
 
-Redaction takes out what the corpus labels; without labelled texts it is left out. Lines on stderr as it goes on,
-Markdown tables with --table, one JSON line on stdout: `rotation.f1_share_at_500_pairs` is the token F1 from a rotated
-store, undone with 500 known pairs, over that without a rotation.
+Redaction takes out what the corpus labels and what patterns recognise; without labelled texts it is left out. Lines on
+stderr as it goes on, Markdown tables with --table, one JSON line on stdout: `rotation.f1_share_at_500_pairs` is the
+token F1 from a rotated store, undone with 500 known pairs, over that without a rotation.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a script
 import torch
 from pydantic import ValidationError
 
-from embinv.audit.sweep import FindSpans, sweep
+from embinv.audit.redacting import finder_of
+from embinv.audit.sweep import sweep
 from embinv.audit.sweep_settings import SweepSettings
 from embinv.checkpoint import load_checkpoint
 from embinv.data.held_out import remove_known
 from embinv.data.labels import read_entities
-from embinv.data.pairs import Pairs, read_pairs
+from embinv.data.pairs import read_pairs
+from embinv.data.records import LANGUAGES
 from embinv.data.schema import read_recipe, reasons, require_same_recipe
-from embinv.defences.redaction import Span
 from embinv.encoders.base import open_encoder
 from embinv.inverter import load_inverter
-from embinv.metrics.entities import Entities
 
 DEMO = Path(__file__).resolve().parents[1] / "runs" / "demo"
 PAIRS = 500  # at which the share of a rotated store is given
@@ -78,26 +77,6 @@ def settings_of(arguments: argparse.Namespace) -> SweepSettings:
         raise ValueError(reasons(error)) from error
 
 
-def labelled_spans(parts: Sequence[tuple[Pairs, Entities]]) -> FindSpans:
-    """A finder that knows the labels of these texts, and of no others."""
-    known = {
-        text: spans_of(text, own) for pairs, entities in parts for text, own in zip(pairs.texts, entities, strict=True)
-    }
-    return lambda texts: [known[text] for text in texts]
-
-
-def spans_of(text: str, entities: Sequence[tuple[str, str]]) -> list[Span]:
-    """Where (label, surface form) in the order of a text stand in it."""
-    spans, place = [], 0
-    for label, surface in entities:
-        start = text.find(surface, place)
-        if start < 0:  # one that begins before the last one ended
-            start = text.find(surface)
-        place = start + len(surface)
-        spans.append((start, place, label))
-    return spans
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The sweep of a checkpoint.
 
@@ -112,11 +91,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     known = read_pairs(arguments.data, "train")
     held_out = remove_known(read_pairs(arguments.data, "test"), known).pairs
     labels = [
-        read_entities(arguments.texts, pairs) if arguments.texts.is_dir() else None for pairs in (known, held_out)
+        read_entities(arguments.texts, pairs.ids.tolist(), pairs.texts) if arguments.texts.is_dir() else None
+        for pairs in (known, held_out)
     ]
     find_spans = None
     if settings.redaction and labels[0] is not None and labels[1] is not None:
-        find_spans = labelled_spans([(known, labels[0]), (held_out, labels[1])])
+        find_spans = finder_of([(known, labels[0]), (held_out, labels[1])], LANGUAGES)
     elif settings.redaction:
         say(f"redaction and entity recall are left out: {arguments.texts} labels nothing in these texts")
     began = time.monotonic()

@@ -16,6 +16,7 @@ import numpy as np
 
 from embinv.audit.adaptation import adapt, texts_held_back
 from embinv.audit.pareto import on_front
+from embinv.audit.redacting import FindSpans
 from embinv.audit.rotation_attack import rotation_rows
 from embinv.audit.sweep_settings import SweepSettings
 from embinv.audit.utility import DEPTH, retrieval_utility
@@ -23,16 +24,13 @@ from embinv.checkpoint import Checkpoint
 from embinv.data.pairs import Pairs
 from embinv.decoding.options import Choices
 from embinv.defences.base import Defence, Fitted
-from embinv.defences.redaction import Span, redact_all
+from embinv.defences.redaction import redact_all
 from embinv.defences.rotation import Rotation
 from embinv.encoders.base import Encoder
 from embinv.inverter import TextInverter
 from embinv.metrics.entities import Entities, entity_recall
 from embinv.metrics.figures import Figure, rounded
 from embinv.metrics.tokens import exact_match, token_f1
-
-FindSpans = Callable[[Sequence[str]], Sequence[Sequence[Span]]]
-"""Texts in, and of each the stretches of it that are to go."""
 
 DEFINITIONS = {
     "token_f1": "F1 between the bags of tokens of the original and what was read from the store, mean over texts",

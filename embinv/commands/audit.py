@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from embinv.audit.adaptation import AdaptationSettings
 from embinv.audit.audit import HTML, JSON, MARKDOWN, write_report
-from embinv.audit.personal_data import find_spans
+from embinv.audit.redacting import finder_of
 from embinv.audit.settings import AuditSettings
 from embinv.audit.sweep import sweep
 from embinv.audit.sweep_settings import SweepSettings
@@ -24,6 +24,7 @@ from embinv.commands.invert import inverted
 from embinv.commands.inverting import STORES, add_dump_arguments, add_inverting_arguments, how_to_invert
 from embinv.commands.progress import Progress
 from embinv.commands.values import positive, whole
+from embinv.data.held_out import remove_known
 from embinv.data.labels import read_entities
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe, reasons, require_same_recipe
@@ -261,13 +262,12 @@ def _sweep(
     """What defences leave and cost, on the test split of the pairs."""
     data = Path(arguments.data)
     require_same_recipe(read_recipe(data), config.pairs, data, f"the checkpoint {arguments.checkpoint}")
-    known, held_out = read_pairs(data, "train"), read_pairs(data, "test")
-    entities = read_entities(Path(arguments.texts), held_out.ids.tolist(), held_out.texts) if arguments.texts else None
-    spans_of = {
-        text: spans
-        for pairs in (known.sample(measured.known_rows, measured.seed), held_out)
-        for text, spans in zip(pairs.texts, find_spans(pairs.texts, pairs.langs, settings.languages), strict=True)
-    }
+    known = read_pairs(data, "train")
+    held_out = remove_known(read_pairs(data, "test"), known).pairs
+    of_known, entities = (
+        read_entities(Path(arguments.texts), pairs.ids.tolist(), pairs.texts) if arguments.texts else None
+        for pairs in (known, held_out)
+    )
     return sweep(
         load_inverter(arguments.checkpoint, arguments.device, arguments.batch_size, arguments.precision),
         load_checkpoint(arguments.checkpoint, arguments.device),
@@ -276,6 +276,6 @@ def _sweep(
         measured,
         entities=entities,
         encoder=open_encoder(config.pairs.encoder, device=arguments.device),
-        find_spans=lambda texts: [spans_of[text] for text in texts],
+        find_spans=finder_of([(known, of_known), (held_out, entities)], settings.languages),
         on_progress=say,
     )

@@ -65,13 +65,3 @@ def test_a_mistake_ends_with_one_sentence(made, monkeypatch, capsys):
         called(monkeypatch, made, "--rows", "3")
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines() == ["error: rows: Input should be greater than 10"]
-
-
-def test_entities_are_found_where_they_stand_in_order():
-    text = "ann met bob and ann"
-    assert defences.spans_of(text, [("P", "ann"), ("P", "bob"), ("P", "ann")]) == [
-        (0, 3, "P"),
-        (8, 11, "P"),
-        (16, 19, "P"),
-    ]
-    assert defences.spans_of("new york city", [("A", "new york city"), ("B", "york")])[1] == (4, 8, "B")

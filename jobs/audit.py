@@ -1,0 +1,57 @@
+"""a dump of vectors + an inverter -> a leakage report: jobs/invert.py into OUT/recovered, then the report on it.
+
+Stopped or killed, the same command goes on where it was. `embinv audit` does the same in one process.
+"""
+
+import sys
+from pathlib import Path
+
+from embinv.commands.audit import (
+    DESCRIPTION,
+    RECOVERED,
+    add_report_arguments,
+    measured_defences_settings,
+    read_before,
+    report,
+    report_settings,
+)
+from embinv.commands.inverting import STORES, add_dump_arguments, add_inverting_arguments
+from embinv.commands.values import positive
+from jobs.arguments import job_parser, output_folder, run_job
+from jobs.invert import invert_dump, summary
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = job_parser(
+        DESCRIPTION + STORES,
+        "exit codes: 0 done, 1 the run went wrong, 2 a mistake that the message tells how to mend, 130 Ctrl-C\n\n"
+        "examples:\n"
+        "  python jobs/audit.py --checkpoint runs/my/checkpoint --vectors dump/ --out runs/my/audit\n"
+        "  ... --text-column text              the dump holds the texts too: compare\n"
+        "  ... --device cuda --workers 4       four inverters on GPUs",
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="inverter that jobs/train.py made")
+    parser.add_argument("--vectors", required=True, metavar="DUMP", help="a file, a folder or a database, see above")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make, or to go on with")
+    add_report_arguments(parser)
+    add_dump_arguments(parser)
+    add_inverting_arguments(parser)
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="inverters (default: one a core up to four a node, or one a GPU)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="delete the texts in OUT/recovered and make them anew")
+    given = parser.parse_args(argv)
+    given.checkpoint = str(output_folder(given.checkpoint, "--checkpoint"))
+    given.recovered = None
+    out = output_folder(given.out)
+    settings, measured = report_settings(given), measured_defences_settings(given)
+    if "://" not in given.vectors:
+        given.vectors = str(Path(given.vectors).expanduser().resolve())  # workers stand elsewhere
+    print(f"# audit: checkpoint={given.checkpoint}, vectors={given.vectors}, out={out}", flush=True)
+    print(summary(invert_dump(given, out / RECOVERED), out / RECOVERED))
+    report(given, settings, measured, read_before([out / RECOVERED]), out)
+
+
+if __name__ == "__main__":
+    run_job(lambda: main(sys.argv[1:]))
