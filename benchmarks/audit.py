@@ -36,8 +36,9 @@ from embinv.data.pairs import read_pairs
 from embinv.data.schema import fixed_size_list
 from embinv.decoding.base import final_state
 from embinv.decoding.options import Choices, DecodingOptions
-from embinv.dump_inversion import WINDOW_ROWS, Texts, invert_here
+from embinv.dump_inversion import WINDOW_ROWS, invert_here
 from embinv.dump_inverter import DumpInverter, HowToInvert
+from embinv.dump_texts import Texts
 from embinv.recognising import recognise_dump
 from embinv.spaces.moments import Shape, moments_of
 from embinv.spaces.recognition import Seen, recognise
@@ -112,7 +113,7 @@ def invert(arguments: argparse.Namespace) -> dict[str, Any]:
             began = time.perf_counter()
             decode(inverter, vectors)
             between = time.perf_counter()
-            invert_here(dump, inspection, texts, inverter, WINDOW_ROWS, lambda written: None)
+            invert_here(dump, inspection.windows, texts, inverter, WINDOW_ROWS, lambda window: None)
             whole = time.perf_counter() - between
             shares.append((between - began) / whole)
             rates.append(len(vectors) / whole)

@@ -28,6 +28,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it can", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

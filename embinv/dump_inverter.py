@@ -8,6 +8,7 @@ Shapes: n vectors, D embedding.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from embinv.calibration import weights_digest
 from embinv.correcting import refined
 from embinv.data.dumps.settings import DumpSettings
 from embinv.decoding.options import Choices, DecodingOptions
-from embinv.dump_inversion import DumpRun
+from embinv.dump_texts import DumpRun
 from embinv.encoders.base import Encoder, open_encoder
 from embinv.inversion import Inversion
 from embinv.inverter import TextInverter, load_inverter
@@ -42,24 +43,6 @@ class HowToInvert(BaseModel):
     refine_steps: int = 0
     refine_beam: int = 4
     corrector: str | None = None
-
-    def run(self, dump: str, settings: DumpSettings, strategy: str, window_rows: int) -> DumpRun:
-        """What decides the texts; weights are told by their digest, so that a checkpoint may move."""
-        return DumpRun(
-            dump=dump,
-            settings=settings.model_dump(mode="json"),
-            weights=weights_digest(Path(self.checkpoint)),
-            strategy=strategy,
-            steps=self.steps,
-            options=self.options,
-            seed=self.seed,
-            precision=self.precision,
-            cosine=self.cosine,
-            refine_steps=self.refine_steps,
-            refine_beam=self.refine_beam,
-            corrector=None if self.corrector is None else weights_digest(Path(self.corrector)),
-            window_rows=window_rows,
-        )
 
 
 class DumpInverter:
@@ -90,6 +73,29 @@ class DumpInverter:
         self.corrector: TrainedCorrector | None = None
         if how.corrector is not None:
             self.corrector = load_corrector(how.corrector, recipe, how.device, how.batch_size, how.precision, how.seed)
+
+    def run(self, dump: str, settings: DumpSettings, window_rows: int) -> DumpRun:
+        """What decides the texts; weights and calibration are told by digests, so that a checkpoint may move."""
+        how, inverter = self.how, self.inverter
+        passes = inverter.passes(self.strategy, how.steps)
+        calibration = inverter.calibrations.find(self.strategy, passes, how.options)
+        fitted = None if calibration is None else sha256(calibration.model_dump_json().encode()).hexdigest()[:16]
+        return DumpRun(
+            dump=dump,
+            settings=settings.model_dump(mode="json"),
+            weights=weights_digest(Path(how.checkpoint)),
+            calibration=fitted,
+            strategy=self.strategy,
+            steps=how.steps,
+            options=how.options,
+            seed=how.seed,
+            precision=how.precision,
+            cosine=how.cosine,
+            refine_steps=how.refine_steps,
+            refine_beam=how.refine_beam,
+            corrector=None if how.corrector is None else weights_digest(Path(how.corrector)),
+            window_rows=window_rows,
+        )
 
     def __call__(self, vectors: np.ndarray) -> Sequence[Inversion]:
         """Returns an inversion of each row [n, D]; all of them can be inverted."""

@@ -32,8 +32,10 @@ def recognise_dump(inspection: Inspection, folder: Path) -> Candidate:
         ValueError: the folder is no checkpoint, or no vector of the dump can be inverted.
     """
     if inspection.seen is None:
-        inspection.require_good()
-        raise AssertionError("a dump without good vectors has bad ones")
+        raise ValueError(
+            f"--vectors {inspection.address}: no vector can be inverted: {inspection.named[0]}, and so on; export the "
+            "dump anew"
+        )
     return _candidate(inspection.seen, folder, read_checkpoint_config(folder))
 
 
@@ -76,9 +78,11 @@ def require_recognised(chosen: Candidate, others: Sequence[Candidate], address: 
         else f"none of the {len(others)} inverters at hand fits them: train one for their encoder, or fit a map from "
         "known pairs with `embinv align`"
     )
+    found = chosen.recognition
+    force = " (--force inverts them all the same)" if found.dim == found.expected_dim else ""
     raise ValueError(
         f"--vectors {address}: these vectors do not look like {chosen.encoder}'s: {chosen.recognition.reason}; "
-        f"{way_out} (--force inverts them all the same)"
+        f"{way_out}{force}"
     )
 
 

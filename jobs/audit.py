@@ -10,15 +10,13 @@ from embinv.commands.audit import (
     DESCRIPTION,
     RECOVERED,
     add_report_arguments,
-    measured_defences_settings,
-    read_before,
-    report,
-    report_settings,
+    wishes_of,
 )
-from embinv.commands.inverting import STORES, add_dump_arguments, add_inverting_arguments
+from embinv.commands.audit_report import read_before, report
+from embinv.commands.inverting import STORES, add_dump_arguments, add_inverting_arguments, opened, require_apart
 from embinv.commands.values import positive
 from jobs.arguments import job_parser, output_folder, run_job
-from jobs.invert import invert_dump, summary
+from jobs.invert import invert_dump, resolve, summary
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,15 +40,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the texts in OUT/recovered and make them anew")
     given = parser.parse_args(argv)
-    given.checkpoint = str(output_folder(given.checkpoint, "--checkpoint"))
+    resolve(given)
     given.recovered = None
     out = output_folder(given.out)
-    settings, measured = report_settings(given), measured_defences_settings(given)
-    if "://" not in given.vectors:
-        given.vectors = str(Path(given.vectors).expanduser().resolve())  # workers stand elsewhere
-    print(f"# audit: checkpoint={given.checkpoint}, vectors={given.vectors}, out={out}", flush=True)
+    wishes = wishes_of(given)
+    print(f"# audit: checkpoint={given.checkpoint}, vectors={opened(given).address}, out={out}", flush=True)
+    require_apart(out, given)
     print(summary(invert_dump(given, out / RECOVERED), out / RECOVERED))
-    report(given, settings, measured, read_before([out / RECOVERED]), out)
+    report(given, wishes, read_before([out / RECOVERED], Path(given.checkpoint)), out)
 
 
 if __name__ == "__main__":

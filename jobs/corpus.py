@@ -22,6 +22,7 @@ import ray.data
 
 from embinv.config import Config
 from embinv.data.settings import DataSettings, TextSource
+from embinv.data.sole_writer import sole_writer
 from embinv.data.sources import SourceFile
 from jobs.arguments import (
     add_config_arguments,
@@ -35,7 +36,7 @@ from jobs.arguments import (
 )
 from jobs.corpus_plan import plan_corpus, plan_text
 from jobs.failures import told_plainly
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, put_in_place, require_ours, require_siblings, sole_writer
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, put_in_place, require_ours, require_siblings
 from jobs.progress import Watch, duration
 from jobs.rejects import read_rejects, require_few
 from jobs.selection import Choice, choose, survey

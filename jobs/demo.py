@@ -17,12 +17,12 @@ from rich.table import Table
 
 from embinv.config import Config, load_config
 from embinv.data.pairs import read_pairs
+from embinv.data.sole_writer import sole_writer
 from embinv.evaluation.report import figure_table
 from jobs.arguments import job_parser, output_folder, run_job, write_json
 from jobs.corpus import make_corpus
 from jobs.encode import make_pairs
 from jobs.evaluate import make_report
-from jobs.outputs import sole_writer
 from jobs.session import ray_session
 from jobs.train import train
 from serve_app.app import AppArgs

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from embinv.config import Config
+from embinv.data.sole_writer import sole_writer
 from jobs.arguments import (
     add_config_arguments,
     announce,
@@ -40,7 +41,7 @@ from jobs.exactly_once import (
     start_over,
 )
 from jobs.failures import told_plainly
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings, sole_writer
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings
 from jobs.progress import Clock, RowCounter, Watch, duration
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, reject_file, require_few

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from embinv.data.schema import PairsRecipe, matrix
+from embinv.data.sole_writer import sole_writer
 from jobs.arguments import SETTINGS_FILE, job_parser, output_folder, run_job, write_json, write_whole
 from jobs.exactly_once import (
     RUN_FILE,
@@ -32,7 +33,7 @@ from jobs.exactly_once import (
 from jobs.failures import told_plainly
 from jobs.hypotheses_pipeline import WINDOW_ROWS, run_pipeline
 from jobs.hypotheses_run import SPLITS, Job, Wish, job_of, require_same_run, run_of
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings, sole_writer
+from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings
 from jobs.progress import Clock, RowCounter, Watch, duration
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, refuse_file

@@ -1,7 +1,7 @@
 """a dump of vectors + an inverter -> texts, on many workers: a Parquet file for each window of the dump.
 
 A file appears whole or not at all and says in its metadata which rows it is of, so that a job that was killed goes on
-where it was, no id lost and none twice (embinv/dump_inversion.py). `embinv invert` does the same in one process.
+where it was, no id lost and none twice (embinv/dump_texts.py). `embinv invert` does the same in one process.
 """
 
 import sys
@@ -10,24 +10,22 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from embinv.commands.inverting import (
     STORES,
-    Examined,
     add_dump_arguments,
     add_inverting_arguments,
     examine,
     how_to_invert,
+    opened,
+    require_apart,
 )
 from embinv.commands.values import positive
-from embinv.dump_inversion import RUN_FILE, Texts, todo
+from embinv.data.sole_writer import sole_writer
 from embinv.dump_inverter import DumpInverter
-from jobs.arguments import job_parser, output_folder, run_job, write_json
+from embinv.dump_texts import Texts
+from jobs.arguments import job_parser, output_folder, run_job
 from jobs.failures import told_plainly
 from jobs.invert_pipeline import run_pipeline
-from jobs.outputs import STATS_FILE, SUCCESS_FILE, delete_ours, require_ours, sole_writer
 from jobs.progress import RowCounter, Watch, duration
 from jobs.session import ray_session
 
@@ -44,73 +42,49 @@ def invert_dump(arguments: Namespace, out: Path) -> dict[str, Any]:
             holds something else, or the disk is full.
     """
     how = how_to_invert(arguments)
+    texts = Texts(out)
+    require_apart(out, arguments)
     with told_plainly(out), sole_writer(out):
-        if arguments.overwrite:
-            require_ours(out, is_ours)
-        inverter = DumpInverter(how)  # before the dump is read: a mistake is told at once
-        strategy, name = inverter.strategy, inverter.inverter.config.name
-        del inverter
+        # Before the dump is read, so that a mistake is told at once; a GPU is the workers' matter.
+        inverter = DumpInverter(how.model_copy(update={"device": "cpu"}))
         examined = examine(arguments)
-        if arguments.overwrite:
-            delete_ours(out, is_ours)
-        run = how.run(examined.dump.address, examined.settings, strategy, arguments.window_rows)
-        run.require_same(out)
-        texts = Texts(out)
-        changed = texts.keep_only(examined.inspection.windows)
+        inspection = examined.inspection
+        run = inverter.run(examined.dump.address, examined.settings, arguments.window_rows)
+        del inverter
+        wanted, changed = texts.begin(run, inspection, arguments.overwrite)
         if changed:
-            print(f"{changed:,} windows are of an earlier state of the dump, and are inverted anew", flush=True)
-        wanted = todo(examined.inspection, texts)
-        if not wanted and (out / SUCCESS_FILE).is_file():
-            print(f"{out}: all done before, {examined.inspection.rows:,} texts; --overwrite makes them anew")
-            return _stats(texts, examined, name, 0.0)
-        (out / SUCCESS_FILE).unlink(missing_ok=True)
+            print(f"{changed:,} windows are of an earlier state of the dump, and are gone", flush=True)
+        stats = texts.stats()
+        if stats is not None:
+            print(f"{out}: all done before, {stats['rows']:,} texts; --overwrite makes them anew")
+            return stats
         began = time.perf_counter()
         if wanted:
-            with (
-                ray_session(),
-                Watch(RowCounter(out), examined.inspection.rows, "inverted", lambda seconds: None),
-            ):
+            with ray_session(), Watch(RowCounter(out), inspection.rows, "inverted", lambda seconds: None):
                 run_pipeline(
                     arguments.vectors,
                     examined.settings,
                     wanted,
                     arguments.window_rows,
-                    examined.inspection.dim,
+                    inspection.dim,
                     how,
                     out,
                     arguments.workers,
                 )
-        missing = todo(examined.inspection, texts)
-        assert not missing, f"{len(missing)} windows were not written"
-        stats = _stats(texts, examined, name, time.perf_counter() - began) | {"run": run.model_dump(mode="json")}
-        write_json(out / STATS_FILE, stats)
-        (out / SUCCESS_FILE).touch()
-        return stats
+        return texts.finish(inspection, examined.chosen.recognition.to_dict(), time.perf_counter() - began)
 
 
-def _stats(texts: Texts, examined: Examined, name: str, seconds: float) -> dict[str, Any]:
-    """What came out; a file at a time."""
-    rows = without = calibrated = 0
-    expected = 0.0
-    for file in texts.files():
-        table = pq.ParquetFile(file).read(columns=["text", "probability"])
-        rows, without = rows + len(table), without + table["text"].null_count
-        calibrated += len(table) - table["probability"].null_count
-        expected += pc.sum(table["probability"]).as_py() or 0.0
-    assert rows == examined.inspection.rows, f"{rows} texts of {examined.inspection.rows} vectors"
-    return {
-        "rows": rows,
-        "without_text": without,
-        "expected_nearly_right": round(expected, 2) if calibrated else None,
-        "inverter": name,
-        "recognition": examined.chosen.recognition.to_dict(),
-        "seconds": round(seconds, 2),
-    }
+def resolve(arguments: Namespace) -> None:
+    """Makes the paths of what is read absolute, since workers stand elsewhere.
 
-
-def is_ours(path: Path) -> bool:
-    """Whether something in the output folder is this job's."""
-    return path.name == RUN_FILE or path.name.removeprefix(".").startswith("window-")
+    Raises:
+        ValueError: one of them cannot be looked at.
+    """
+    arguments.checkpoint = str(output_folder(arguments.checkpoint, "--checkpoint"))
+    if arguments.corrector is not None:
+        arguments.corrector = str(output_folder(arguments.corrector, "--corrector"))
+    if "://" not in arguments.vectors:
+        arguments.vectors = str(Path(arguments.vectors).expanduser().resolve())
 
 
 def summary(stats: dict[str, Any], out: Path) -> str:
@@ -119,8 +93,8 @@ def summary(stats: dict[str, Any], out: Path) -> str:
     lines = [f"{stats['rows'] - stats['without_text']:,} texts in {out}{speed}"]
     if stats["without_text"]:
         lines.append(f"{stats['without_text']:,} vectors cannot be inverted, and have no text")
-    if stats["expected_nearly_right"] is not None:
-        share = stats["expected_nearly_right"] / max(stats["rows"], 1)
+    if stats["calibrated"]:
+        share = stats["expected_nearly_right"] / stats["calibrated"]
         lines.append(
             f"at least 90% of a text is right in about {stats['expected_nearly_right']:,.0f} of them ({share:.1%})"
         )
@@ -153,11 +127,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the texts in --out and make them anew")
     given = parser.parse_args(argv)
-    given.checkpoint = str(output_folder(given.checkpoint, "--checkpoint"))
+    resolve(given)
     out = output_folder(given.out)
-    if "://" not in given.vectors:
-        given.vectors = str(Path(given.vectors).expanduser().resolve())  # workers stand elsewhere
-    print(f"# invert: checkpoint={given.checkpoint}, vectors={given.vectors}, out={out}", flush=True)
+    print(f"# invert: checkpoint={given.checkpoint}, vectors={opened(given).address}, out={out}", flush=True)
     stats = invert_dump(given, out)
     print(summary(stats, out))
     print(f"next: embinv audit --checkpoint {given.checkpoint} --recovered {out} --out {out.parent / 'audit'}")

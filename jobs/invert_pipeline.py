@@ -16,20 +16,21 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from embinv.data.dumps.opening import open_dump
-from embinv.data.dumps.settings import DumpSettings
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from embinv.data.dumps.base import Block
+from embinv.data.dumps.opening import open_dump
+from embinv.data.dumps.settings import DumpSettings
 from embinv.data.dumps.windows import Window
 from embinv.data.schema import fixed_size_list, matrix
-from embinv.dump_inversion import Texts, blocks_of
+from embinv.dump_inversion import blocks_of, by_part, invert_window
 from embinv.dump_inverter import DumpInverter, HowToInvert
+from embinv.dump_texts import Texts
 from jobs.pool import model_pool
 
 TRAVELS = pa.schema([("window", pa.string()), ("rows", pa.binary())])
-DONE = pa.schema([("rows", pa.int64()), ("bad", pa.int64())])
+DONE = pa.schema([("rows", pa.int64())])
 ONE_WINDOW = 1024  # bytes of a block at most: any window has more, so that each is a block
 
 
@@ -40,9 +41,7 @@ class DumpSource(Datasource):
         super().__init__()
         self.address, self.settings, self.window_rows = address, settings, window_rows
         self.bytes = 4 * dim
-        self.by_part: dict[int, dict[int, Window]] = {}
-        for window in wanted:
-            self.by_part.setdefault(window.part, {})[window.number] = window
+        self.by_part = by_part(wanted)
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all vectors."""
@@ -111,15 +110,14 @@ class InvertWindows:
     def __call__(self, table: pa.Table) -> pa.Table:
         if self.mistake is not None:
             raise self.mistake
-        found = [self.thread.submit(self._write, row["window"], row["rows"]).result() for row in table.to_pylist()]
-        return pa.table({"rows": [rows for rows, _ in found], "bad": [bad for _, bad in found]}, schema=DONE)
+        rows = [self.thread.submit(self._write, row["window"], row["rows"]).result() for row in table.to_pylist()]
+        return pa.table({"rows": rows}, schema=DONE)
 
-    def _write(self, window: str, rows: bytes) -> tuple[int, int]:
+    def _write(self, window: str, rows: bytes) -> int:
         own = Window(**json.loads(window))
-        if self.texts.is_done(own):  # by an actor that was lost after it wrote
-            return own.rows, 0
-        written = self.texts.write(own, unpacked(rows), self.inverter)
-        return written.rows, written.bad
+        if not self.texts.is_done(own):  # by an actor that was lost after it wrote
+            invert_window(self.texts, own, unpacked(rows), self.inverter)
+        return own.rows
 
 
 def _load(how: HowToInvert, threads: int | None) -> DumpInverter:

@@ -1,13 +1,10 @@
 """What a job leaves in its output folder, so that it can be told from a stranger's, and deleted on demand.
 
-Beside the folder lie, under hidden names, what a job builds before it is whole and the lock of the job at work.
+Beside the folder lies, under a hidden name, what a job builds before it is whole.
 """
 
-import fcntl
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from embinv.data.folders import replace_folder
@@ -60,29 +57,3 @@ def require_siblings(out: Path) -> None:
     """
     if out.exists() and out.stat().st_dev != out.parent.stat().st_dev:
         raise ValueError(f"--out {out}: is a mount point; give a folder inside it, such as {out / 'out'}")
-
-
-@contextmanager
-def sole_writer(out: Path) -> Iterator[None]:
-    """Keeps a second job out of a folder for as long as one is at work there; a job that is killed lets go of it.
-
-    Raises:
-        ValueError: another job is at work.
-    """
-    path = out.with_name(f".{out.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"--out {out}: another job is writing there; wait until it ends, or choose another folder"
-                ) from None
-            if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
-                continue  # opened just before the job that had it removed it
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return

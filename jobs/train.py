@@ -22,6 +22,7 @@ from ray.train.torch import TorchConfig
 from embinv.config import Config
 from embinv.data.corrections import find_hypotheses_recipe, read_hypotheses_recipe
 from embinv.data.schema import read_recipe, require_same_recipe
+from embinv.data.sole_writer import sole_writer
 from embinv.training.objective import OBJECTIVES
 from embinv.training.trackers import require_trackers
 from jobs.arguments import (
@@ -39,7 +40,6 @@ from jobs.deepspeed_engine import require_exact_sums
 from jobs.encode import recipe_of
 from jobs.failures import told_plainly
 from jobs.follow import followed
-from jobs.outputs import sole_writer
 from jobs.session import ray_session
 from jobs.train_identity import identity_of, read_record, require_finished, require_same_run, run_fingerprint
 from jobs.train_places import Waiting, require_places, resources_of

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from embinv.cli import main
+from embinv.data.sole_writer import sole_writer
 from embinv.data.tokenizer import TextTokenizer
-from embinv.dump_inversion import Texts
+from embinv.dump_texts import Texts
 from embinv.encoders.spec import EncoderSpec
 from embinv.inverter import load_inverter
 from embinv.spaces.moments import moments_of
@@ -265,19 +266,19 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(checkpoint, tmp_path, capsy
     np.save(tmp_path / "v.npy", unit_vectors(20, 16))
     out, whole = tmp_path / "out.parquet", tmp_path / "whole.parquet"
     invert(checkpoint, tmp_path / "v.npy", whole)
-    write, times = Texts.write, []
+    put, times = Texts.put, []
 
-    def write_two(self, *given):
+    def put_two(self, *given):
         if len(times) == 2:
             raise Stopped
         times.append(1)
-        return write(self, *given)
+        put(self, *given)
 
-    monkeypatch.setattr(Texts, "write", write_two)
+    monkeypatch.setattr(Texts, "put", put_two)
     with pytest.raises(Stopped):
         invert(checkpoint, tmp_path / "v.npy", out, "--window-rows", "5")
     assert not out.exists()
-    monkeypatch.setattr(Texts, "write", write)
+    monkeypatch.setattr(Texts, "put", put)
     capsys.readouterr()
     table = invert(checkpoint, tmp_path / "v.npy", out, "--window-rows", "5")
     assert "going on: 10 of 20 vectors were inverted before" in capsys.readouterr().err
@@ -288,16 +289,45 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(checkpoint, tmp_path, capsy
 def test_what_another_run_left_is_not_mixed_in(checkpoint, tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "v.npy", VECTORS)
     given = ("--checkpoint", checkpoint, "--vectors", str(tmp_path / "v.npy"), "--out", str(tmp_path / "o.parquet"))
+    put = Texts.put
 
-    def stop(self, *given):
+    def put_one(self, *given):
+        put(self, *given)
         raise Stopped
 
     with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(Texts, "write", stop)
-        main(["invert", *given])
-    assert "was begun with steps = 8, not 2" in refused(capsys, "invert", *given, "--steps", "2")
-    main(["invert", *given, "--steps", "2", "--overwrite"])
-    assert len(pq.read_table(tmp_path / "o.parquet")) == 7
+        patched.setattr(Texts, "put", put_one)
+        main(["invert", *given, "--window-rows", "4"])
+    assert "was begun with steps = 8, not 2" in refused(capsys, "invert", *given, "--window-rows", "4", "--steps", "2")
+    main(["invert", *given, "--window-rows", "4", "--steps", "2", "--overwrite"])
+    expected = load_inverter(checkpoint).invert(VECTORS, steps=2)
+    assert pq.read_table(tmp_path / "o.parquet")["text"].to_pylist() == [each.text for each in expected]
+
+
+@pytest.mark.parametrize("where", ["dump", "dump/out.parquet"])
+def test_a_dump_is_not_replaced_by_its_texts(checkpoint, tmp_path, capsys, where):
+    (tmp_path / "dump").mkdir()
+    vectors, out = parquet(tmp_path / "dump" / "v.parquet", embedding=list(VECTORS)), tmp_path / where
+    source = vectors if where == "dump" else str(tmp_path / "dump")
+    given = ("--checkpoint", checkpoint, "--vectors", source, "--out", vectors if where == "dump" else str(out))
+    assert "is the dump of --vectors, or inside it" in refused(capsys, "invert", *given)
+    assert pq.read_schema(vectors).names == ["embedding"]
+
+
+def test_two_runs_do_not_write_one_file(checkpoint, npy, tmp_path, capsys):
+    out = tmp_path / "out.parquet"
+    with sole_writer(out):
+        given = ("--checkpoint", checkpoint, "--vectors", npy, "--out", str(out))
+        assert "another job is writing there" in refused(capsys, "invert", *given)
+
+
+def test_what_the_system_refuses_is_told_in_a_sentence(checkpoint, npy, tmp_path, capsys, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr(Texts, "put", full)
+    given = ("--checkpoint", checkpoint, "--vectors", npy, "--out", str(tmp_path / "o.parquet"))
+    assert refused(capsys, "invert", *given) == f"error: {tmp_path / 'x'}: No space left on device"
 
 
 def test_bad_vectors_get_no_text_where_that_is_wanted(checkpoint, tmp_path):

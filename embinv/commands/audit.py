@@ -4,34 +4,35 @@ The dump is inverted as `embinv invert` does it, into OUT/recovered, and the rep
 --recovered nothing is inverted: texts that jobs/invert.py wrote are looked at.
 """
 
-import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from embinv.audit.adaptation import AdaptationSettings
-from embinv.audit.audit import HTML, JSON, MARKDOWN, write_report
-from embinv.audit.redacting import finder_of
 from embinv.audit.settings import AuditSettings
-from embinv.audit.sweep import sweep
 from embinv.audit.sweep_settings import SweepSettings
-from embinv.checkpoint import CheckpointConfig, load_checkpoint
+from embinv.checkpoint import read_checkpoint_config
+from embinv.commands.audit_report import Wishes, read_before, report
 from embinv.commands.invert import inverted
-from embinv.commands.inverting import STORES, add_dump_arguments, add_inverting_arguments, how_to_invert
-from embinv.commands.progress import Progress
+from embinv.commands.inverting import (
+    STORES,
+    add_dump_arguments,
+    add_inverting_arguments,
+    dump_settings,
+    how_to_invert,
+    opened,
+    require_apart,
+)
 from embinv.commands.values import positive, whole
-from embinv.data.held_out import remove_known
-from embinv.data.labels import read_entities
-from embinv.data.pairs import read_pairs
+from embinv.data.dumps.base import MissingLibrary
 from embinv.data.schema import read_recipe, reasons, require_same_recipe
-from embinv.data.tokenizer import TextTokenizer
+from embinv.data.sole_writer import sole_writer
 from embinv.dump_inverter import DumpInverter
-from embinv.encoders.base import open_encoder
-from embinv.inverter import load_inverter
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 RECOVERED = "recovered"  # in OUT: the texts, window by window
 DESCRIPTION = (
@@ -39,23 +40,6 @@ DESCRIPTION = (
     "OUT/audit.html opens offline; audit.md and audit.json hold the same; recovered/ the texts themselves, in clear:\n"
     "keep it as you would keep the texts. Examples in the report are redacted unless you say --reveal.\n\n"
 )
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """Texts that were recovered, and where from.
-
-    Attributes:
-        files: Parquet files, or folders of them.
-        dump: the address of the dump.
-        how: settings of the inversion that decide the texts, as far as they are known.
-        recognition: whether the vectors look like the encoder's; None where nobody knows.
-    """
-
-    files: Sequence[Path]
-    dump: str
-    how: Mapping[str, Any]
-    recognition: Mapping[str, Any] | None
 
 
 def add(commands: "_SubParsersAction[Any]") -> None:
@@ -133,31 +117,34 @@ def audit(arguments: Namespace) -> None:
     Raises:
         ValueError: checkpoint, dump, texts or an option cannot be used.
     """
-    settings, out = report_settings(arguments), Path(arguments.out)
-    measured = measured_defences_settings(arguments)
+    wishes, out, checkpoint = wishes_of(arguments), Path(arguments.out), Path(arguments.checkpoint)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; give a folder")
     if arguments.recovered:
-        found = read_before([Path(each) for each in arguments.recovered])
-    else:
-        inverter = DumpInverter(how_to_invert(arguments))
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"--out {out}: cannot be made ({error.strerror}: {error.filename})") from error
-        texts, examined = inverted(arguments, inverter, out / RECOVERED)
-        how = inverter.how.model_dump(mode="json") | {"strategy": inverter.strategy}
+        report(arguments, wishes, read_before([Path(each) for each in arguments.recovered], checkpoint), out)
+        return
+    require_apart(out, arguments)
+    inverter = DumpInverter(how_to_invert(arguments))
+    with sole_writer(out):
+        texts = inverted(arguments, inverter, out / RECOVERED)
         del inverter
-        found = Recovered(texts.files(), examined.dump.address, how, examined.chosen.recognition.to_dict())
-    report(arguments, settings, measured, found, out)
+        report(arguments, wishes, read_before([texts.out], checkpoint), out)
 
 
-def report_settings(arguments: Namespace) -> AuditSettings:
-    """What the flags of `add_report_arguments` ask of the report.
+def wishes_of(arguments: Namespace) -> Wishes:
+    """What the flags of `add_report_arguments` ask for; what it takes is looked for now, and not after the work.
 
     Raises:
-        ValueError: one of them cannot be used.
+        ValueError: a flag cannot be used, goes with another one that is not given, or names what is not there.
     """
+    if find_spec("presidio_analyzer") is None:
+        raise MissingLibrary("a report needs Presidio: pip install 'embinv[audit]'")
     if arguments.texts and not arguments.text_column:
         raise ValueError("--texts says what is labelled in the originals; name their column with --text-column too")
+    if arguments.texts and not any(Path(arguments.texts).glob("*.parquet")):
+        raise ValueError(f"--texts {arguments.texts}: holds no texts; give the folder that jobs/corpus.py made")
+    if arguments.vectors and arguments.text_column:
+        _require_column(arguments)
     given: dict[str, Any] = {
         "text_column": arguments.text_column,
         "examples": arguments.examples,
@@ -168,114 +155,41 @@ def report_settings(arguments: Namespace) -> AuditSettings:
     }
     if arguments.languages:
         given["languages"] = tuple(arguments.languages.split(","))
-    flags = {"k": "--rare"}
+    settings = _validated(AuditSettings, given, {"k": "--rare"})
+    if not arguments.defences:
+        return Wishes(settings, None)
+    if not arguments.data:
+        raise ValueError("--defences needs --data DIR: pairs of this encoder, whose train split is the attacker's own")
+    config, data = read_checkpoint_config(arguments.checkpoint), Path(arguments.data)
+    require_same_recipe(read_recipe(data), config.pairs, data, f"the checkpoint {arguments.checkpoint}")
+    adaptation: dict[str, Any] = {} if config.family == "mdlm" else {"optimizer": "adamw", "learning_rate": 1e-4}
+    if arguments.adaptation_steps is not None:
+        adaptation["steps"] = arguments.adaptation_steps
+    wanted = {"rows": arguments.defence_rows, "steps": arguments.steps, "seed": arguments.seed}
+    wanted |= {"strategy": arguments.strategy, "adaptation": adaptation}
+    return Wishes(settings, _validated(SweepSettings, wanted, {"rows": "--defence-rows"}))
+
+
+def _validated(kind: type[Settings], given: dict[str, Any], flags: Mapping[str, str]) -> Settings:
+    """Settings from flags; a mistake is told by the flag's name."""
     try:
-        return AuditSettings.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
         [first, *_] = error.errors()
         name = str(first["loc"][0]) if first["loc"] else ""
-        flag = flags.get(name, f"--{name.replace('_', '-')}")
-        raise ValueError(f"{flag}: {reasons(error)}") from error
+        raise ValueError(f"{flags.get(name, '--' + name.replace('_', '-'))}: {reasons(error)}") from error
 
 
-def measured_defences_settings(arguments: Namespace) -> SweepSettings | None:
-    """What --defences asks for; None without it.
-
-    Raises:
-        ValueError: its pairs are not given.
-    """
-    if not arguments.defences:
-        return None
-    if not arguments.data:
-        raise ValueError("--defences needs --data DIR: pairs of this encoder, whose train split is the attacker's own")
-    given: dict[str, Any] = {"rows": max(arguments.defence_rows, 11), "steps": arguments.steps, "seed": arguments.seed}
-    if arguments.adaptation_steps is not None:
-        given["adaptation"] = AdaptationSettings(steps=arguments.adaptation_steps)
-    return SweepSettings.model_validate(given)
-
-
-def read_before(files: Sequence[Path]) -> Recovered:
-    """Texts of an earlier inversion, with what its `_stats.json` says of them."""
-    from json import loads
-
-    known: dict[str, Any] = {}
-    for folder in files:
-        stats = folder / "_stats.json"
-        if stats.is_file():
-            known = loads(stats.read_text(encoding="utf-8"))
-    run = known.get("run", {})
-    return Recovered(files, run.get("dump", ", ".join(map(str, files))), run, known.get("recognition"))
-
-
-def report(
-    arguments: Namespace, settings: AuditSettings, measured: SweepSettings | None, found: Recovered, out: Path
-) -> dict[str, Any]:
-    """Writes the report on recovered texts, and says what stands in it.
-
-    Raises:
-        ValueError: texts, labels or pairs cannot be read, or do not belong together.
-    """
-    from embinv import __version__
-
-    progress, checkpoint = Progress(), Path(arguments.checkpoint)
-    loaded = load_checkpoint(checkpoint)
-    config = loaded.config
-    defences = None
-    if measured is not None:
-        progress.line("measuring defences")
-        defences = _sweep(arguments, settings, measured, config, lambda line: progress.line(f"  {line}"))
-    origin: dict[str, Any] = {
-        "dump": found.dump,
-        "checkpoint": config.name,
-        "encoder": config.pairs.encoder.model,
-        **{name: found.how[name] for name in ("strategy", "steps", "seed") if name in found.how},
-        "version": __version__,
-    }
-    if arguments.by:
-        origin["by"] = arguments.by
-    if arguments.reveal:
-        origin["date"] = time.strftime("%Y-%m-%d")  # of the day on which somebody chose to see them
-    made = write_report(
-        found.files,
-        out,
-        settings,
-        origin=origin,
-        recognition=found.recognition,
-        labels=Path(arguments.texts) if arguments.texts else None,
-        tokenize=_tokenize(loaded.tokenizer),
-        defences=defences,
-        on_progress=lambda rows, total: progress.now(f"looked at {rows:,} of {total:,} texts"),
-    )
-    for line in made["summary"]:
-        print(line)
-    print(f"{out / HTML} (and {MARKDOWN}, {JSON})")
-    return made
-
-
-def _tokenize(tokenizer: TextTokenizer) -> Any:
-    return lambda texts: tokenizer.encode(list(texts))
-
-
-def _sweep(
-    arguments: Namespace, settings: AuditSettings, measured: SweepSettings, config: CheckpointConfig, say: Any
-) -> dict[str, Any]:
-    """What defences leave and cost, on the test split of the pairs."""
-    data = Path(arguments.data)
-    require_same_recipe(read_recipe(data), config.pairs, data, f"the checkpoint {arguments.checkpoint}")
-    known = read_pairs(data, "train")
-    held_out = remove_known(read_pairs(data, "test"), known).pairs
-    of_known, entities = (
-        read_entities(Path(arguments.texts), pairs.ids.tolist(), pairs.texts) if arguments.texts else None
-        for pairs in (known, held_out)
-    )
-    return sweep(
-        load_inverter(arguments.checkpoint, arguments.device, arguments.batch_size, arguments.precision),
-        load_checkpoint(arguments.checkpoint, arguments.device),
-        known,
-        held_out,
-        measured,
-        entities=entities,
-        encoder=open_encoder(config.pairs.encoder, device=arguments.device),
-        find_spans=finder_of([(known, of_known), (held_out, entities)], settings.languages),
-        on_progress=say,
-    )
+def _require_column(arguments: Namespace) -> None:
+    """Refuses a text column that the dump has not, or that is not to be kept."""
+    kept, column = dump_settings(arguments).metadata, arguments.text_column
+    if kept is not None and column not in kept:
+        raise ValueError(f"--text-column {column}: is not among the columns of --metadata; add it there")
+    for part in opened(arguments).parts():
+        for block in part.blocks(1):
+            names = [] if block.metadata is None else block.metadata.column_names
+            if column not in names:
+                raise ValueError(
+                    f"--text-column {column}: the dump has no such column, but {', '.join(names) or 'none'}"
+                )
+            return

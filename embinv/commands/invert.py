@@ -4,9 +4,9 @@ The texts are written window by window into a folder beside OUT, so that the sam
 it, and joined at the end. jobs/invert.py does the same on many workers.
 """
 
+import time
 from argparse import Namespace, RawDescriptionHelpFormatter, _SubParsersAction
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,18 @@ import pyarrow.parquet as pq
 
 from embinv.commands.inverting import (
     STORES,
-    Examined,
     add_dump_arguments,
     add_inverting_arguments,
     examine,
     how_to_invert,
+    require_apart,
 )
 from embinv.commands.progress import Progress
-from embinv.dump_inversion import Texts, Written, invert_here, join
+from embinv.data.dumps.windows import Window
+from embinv.data.sole_writer import sole_writer
+from embinv.dump_inversion import invert_here
 from embinv.dump_inverter import DumpInverter
+from embinv.dump_texts import Texts, join
 from embinv.encoders.base import Encoder, open_encoder
 
 SHOWN = 5
@@ -70,51 +73,52 @@ def invert(arguments: Namespace) -> None:
     if arguments.out is None:
         raise ValueError("--vectors needs --out FILE.parquet to write the texts to")
     out = Path(arguments.out)
-    if out.suffix != ".parquet":
+    if out.suffix != ".parquet" or out.is_dir():
         raise ValueError(f"--out {out}: give a file that ends in .parquet")
+    require_apart(out, arguments)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out {out}: its folder cannot be made ({error.strerror}: {error.filename})") from error
     inverter = DumpInverter(how_to_invert(arguments))
-    texts, _ = inverted(arguments, inverter, out.with_name(f".{out.name}.progress"))
-    rows = join(texts, out)
-    rmtree(texts.out)
+    with sole_writer(out):
+        texts = inverted(arguments, inverter, out.with_name(f".{out.name}.progress"))
+        rows = join(texts, out)
+        texts.delete()
     _show(out)
     print(f"{rows:,} texts in {out}")
 
 
-def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> tuple[Texts, Examined]:
-    """The texts of the dump of --vectors, window by window in a folder, and what the dump looked like.
+def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> Texts:
+    """The texts of the dump of --vectors, window by window in a folder, all of them.
 
     It goes on where an earlier run stopped.
 
     Raises:
         ValueError: see `invert`.
     """
-    examined = examine(arguments)
-    inspection = examined.inspection
-    if arguments.overwrite:
-        rmtree(folder, ignore_errors=True)
-    run = inverter.how.run(examined.dump.address, examined.settings, inverter.strategy, arguments.window_rows)
-    run.require_same(folder)
-    texts = Texts(folder)
-    texts.keep_only(inspection.windows)
+    examined, texts, progress = examine(arguments), Texts(folder), Progress()
+    inspection, window_rows = examined.inspection, arguments.window_rows
+    run = inverter.run(examined.dump.address, examined.settings, window_rows)
+    wanted, changed = texts.begin(run, inspection, arguments.overwrite)
     total = inspection.rows
-    done = sum(window.rows for window in inspection.windows if texts.is_done(window))
-    progress = Progress()
+    done = total - sum(window.rows for window in wanted)
+    if changed:
+        progress.line(f"{changed:,} windows are of an earlier state of the dump, and are gone")
     if done:
         progress.line(f"going on: {done:,} of {total:,} vectors were inverted before")
 
-    def tell_done(written: Written) -> None:
+    def tell_done(window: Window) -> None:
         nonlocal done
-        done += written.rows
+        done += window.rows
         progress.now(f"inverted {done:,} of {total:,}")
 
     inverter.on_rows = lambda rows: progress.now(f"inverted {done + rows:,} of {total:,}")
-    invert_here(examined.dump, inspection, texts, inverter, arguments.window_rows, tell_done)
+    began = time.perf_counter()
+    invert_here(examined.dump, wanted, texts, inverter, window_rows, tell_done)
     progress.line(f"inverted {done:,} of {total:,}")
-    return texts, examined
+    texts.finish(inspection, examined.chosen.recognition.to_dict(), time.perf_counter() - began)
+    return texts
 
 
 def _show(out: Path) -> None:

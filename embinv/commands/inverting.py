@@ -152,14 +152,35 @@ def dump_settings(arguments: Namespace) -> DumpSettings:
     return DumpSettings(column=arguments.column, id_column=arguments.id_column, name=arguments.name, metadata=kept)
 
 
+def opened(arguments: Namespace) -> Dump:
+    """The dump of --vectors, which is not read yet.
+
+    Raises:
+        ValueError: there is no such dump, its address holds a password, or a setting means nothing for its kind.
+    """
+    return open_dump(arguments.vectors, dump_settings(arguments))
+
+
+def require_apart(out: Path, arguments: Namespace) -> None:
+    """Refuses an output in the place of the dump, or inside it.
+
+    Raises:
+        ValueError: it would replace what is to be read, or be read itself.
+    """
+    if "://" in arguments.vectors:
+        return
+    dump, own = Path(arguments.vectors).expanduser().resolve(), out.expanduser().resolve()
+    if own == dump or dump in own.parents:
+        raise ValueError(f"--out {out}: is the dump of --vectors, or inside it; choose another place")
+
+
 def examine(arguments: Namespace) -> Examined:
     """Opens the dump of --vectors and reads it once, with progress on stderr; says whose vectors they look like.
 
     Raises:
         ValueError: it cannot be read, holds vectors that cannot be inverted, or those of another space.
     """
-    settings = dump_settings(arguments)
-    dump, checkpoint = open_dump(arguments.vectors, settings), Path(arguments.checkpoint)
+    dump, settings, checkpoint = opened(arguments), dump_settings(arguments), Path(arguments.checkpoint)
     progress, began = Progress(), time.perf_counter()
     inspection = inspect(dump, arguments.window_rows, lambda rows: progress.now(f"read {rows:,} vectors"))
     seconds = time.perf_counter() - began
@@ -173,7 +194,7 @@ def examine(arguments: Namespace) -> Examined:
         others = rank(inspection, checkpoints_below(searched))
         if others:
             progress.line(f"inverters at hand, in {searched}:\n{table(others)}")
-        if not arguments.force:
+        if not arguments.force or inspection.dim != chosen.recognition.expected_dim:
             require_recognised(chosen, others, dump.address)
     progress.line(f"{chosen.encoder}: {chosen.recognition.verdict}; {chosen.recognition.reason}")
     return Examined(dump, settings, inspection, chosen)

@@ -87,8 +87,8 @@ class Moments:
         self._every, self._taken = 1, 0
         self._held: list[np.ndarray] = []  # of the sample, not yet multiplied
 
-    def add(self, block: np.ndarray) -> np.ndarray:
-        """Takes finite rows [n, D] float32; returns their norms [n] float64."""
+    def add(self, block: np.ndarray) -> None:
+        """Takes finite rows [n, D] float32."""
         norms = np.sqrt(np.vecdot(block, block).astype(np.float64))
         mean = norms.mean() if len(norms) else 0.0
         self._norms = _joined(self._norms, len(norms), mean, ((norms - mean) ** 2).sum())
@@ -102,7 +102,6 @@ class Moments:
             self._multiply()
         if enough:
             self._taken, self._every = 0, self._every * 2
-        return norms
 
     def join(self, other: "Moments") -> None:
         """Takes what another stream of vectors of D dimensions was like."""

@@ -1,5 +1,6 @@
 from embinv.audit.redacting import finder_of, spans_of
-from tests.fakes import HashEncoder, hash_spec, pairs_of, word_tokenizer
+from embinv.encoders.hashing import HashEncoder
+from tests.fakes import hash_spec, pairs_of, word_tokenizer
 
 
 def test_entities_are_found_where_they_stand_in_order():

@@ -21,7 +21,7 @@ LAYERS = (
     {"commands"},
     # "" is embinv/__init__.py, the public API
     {"", "inverter", "importing", "correcting", "trained_corrector", "audit", "tasks", "evaluation"}
-    | {"aligning", "dump_inversion", "dump_inverter", "recognising"},
+    | {"aligning", "dump_inversion", "dump_inverter", "dump_texts", "recognising"},
     {"checkpoint", "calibration", "inversion", "config"},
     {"training"},
     {"decoding"},

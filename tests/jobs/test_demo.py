@@ -4,8 +4,8 @@ import json
 import pytest
 from rich.console import Console
 
+from embinv.data.sole_writer import sole_writer
 from jobs.demo import OURS, run_demo, start_over
-from jobs.outputs import sole_writer
 
 KILLED = (  # what a killed demo may leave beside what is whole
     "state-0123abcd .texts.partial .pairs.progress .texts.lock .last.partial .last.old .checkpoint.partial "

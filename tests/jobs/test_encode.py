@@ -20,11 +20,11 @@ import jobs.progress
 from embinv.data.alignment import align
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import matrix, pairs_schema, read_recipe
+from embinv.data.sole_writer import sole_writer
 from embinv.data.split import assign_split
 from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from jobs.encode import make_pairs, recipe_of, summary
-from jobs.outputs import sole_writer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -83,7 +83,8 @@ def test_every_vector_gets_the_text_that_one_process_gives_it(ray_cluster, given
 
     assert "was begun with steps = 8, not 3" in refused(folder, tmp_path / "out", "--steps", "3")
     run(folder, tmp_path / "out", "--steps", "3", "--overwrite")
-    assert len(read(tmp_path / "out")) == ROWS
+    expected = load_inverter(folder / "checkpoint", precision="float32").invert(vectors, steps=3)
+    assert read(tmp_path / "out")["text"].to_pylist() == [each.text for each in expected]
 
 
 def test_a_dump_that_changed_since_is_inverted_anew_where_it_changed(ray_cluster, given, tmp_path, capsys):
@@ -100,11 +101,19 @@ def test_a_dump_that_changed_since_is_inverted_anew_where_it_changed(ray_cluster
     changed[20] *= -1
     pq.write_table(pa.table({"id": list(range(40)), "embedding": list(changed)}), changing / "a.parquet")
     main(common)
-    assert "1 windows are of an earlier state of the dump" in capsys.readouterr().out
+    assert "1 windows are of an earlier state of the dump, and are gone" in capsys.readouterr().out
     after = read(tmp_path / "out")
     expected = load_inverter(folder / "checkpoint", precision="float32").invert(changed)
     assert after["text"].to_pylist() == [each.text for each in expected]
     assert after["text"].to_pylist()[:16] == before["text"].to_pylist()[:16]
+
+
+def test_a_password_in_an_address_is_neither_taken_nor_printed(given, tmp_path, capsys):
+    folder, _ = given
+    with pytest.raises(ValueError, match="PGPASSWORD"):
+        run(folder, tmp_path / "out", "--vectors", "postgresql://me:hush@localhost/db")
+    said = capsys.readouterr()
+    assert "hush" not in said.out + said.err
 
 
 def test_what_cannot_be_done_is_told_before_anything_is_written(given, tmp_path):
@@ -122,7 +131,7 @@ def test_what_cannot_be_done_is_told_before_anything_is_written(given, tmp_path)
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     assert "is not empty and holds no texts of ours" in refused(folder, out)
-    assert "did not make notes.txt" in refused(folder, out, "--overwrite")
+    assert "no inversion made notes.txt" in refused(folder, out, "--overwrite")
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.outputs import delete_ours, put_in_place, require_siblings, sole_writer
+from embinv.data.sole_writer import sole_writer
+from jobs.outputs import delete_ours, put_in_place, require_siblings
 
 
 def is_ours(path):
@@ -83,7 +84,7 @@ def test_a_folder_and_one_that_is_yet_to_be_made_have_siblings(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from jobs.outputs import sole_writer
+from embinv.data.sole_writer import sole_writer
 with sole_writer(Path(sys.argv[1])):
     print("at work", flush=True)
     time.sleep(60)

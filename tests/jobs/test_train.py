@@ -9,6 +9,7 @@ import torch
 from embinv.checkpoint import load_checkpoint
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import read_recipe
+from embinv.data.sole_writer import sole_writer
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.inverter import load_inverter
@@ -18,7 +19,6 @@ from embinv.training.engine import LocalEngine
 from embinv.training.loop import RunState, run
 from embinv.training.optimizer import build_optimizer
 from embinv.training.step import TokenIds
-from jobs.outputs import sole_writer
 from jobs.train import train
 from jobs.train_identity import identity_of
 from tests.jobs.training_runs import progress_of, record_of, weights_of

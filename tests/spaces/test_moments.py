@@ -91,11 +91,6 @@ def test_streams_beside_each_other_are_as_one_after_the_other():
     assert beside.shape().spectrum == pytest.approx(one.shape().spectrum, abs=1e-5)
 
 
-def test_norms_of_a_block_are_given_back():
-    vectors = correlated(9)
-    assert Moments(12).add(vectors) == pytest.approx(np.linalg.norm(vectors.astype(np.float64), axis=1), rel=1e-6)
-
-
 def test_many_dimensions_keep_some_coordinates():
     shape = moments_of(unit_vectors(50, 600)).shape()
     assert shape.correlation.shape == (256, 256)

@@ -6,8 +6,9 @@ them does not depend on which was first. Whether these vectors are an encoder's 
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -19,7 +20,8 @@ from embinv.data.dumps.windows import Window, bad_rows, windows
 from embinv.spaces.moments import Moments
 from embinv.spaces.recognition import Seen
 
-NAMED = 20  # rows that are named, of those that cannot be inverted
+NAMED = 3  # rows that are named, of those that cannot be inverted
+READERS = 8  # parts that are read beside each other at most
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ class Inspection:
         """Refuses a dump with vectors that cannot be inverted.
 
         Raises:
-            ValueError: there are some; the message names the first.
+            ValueError: there are some; the message names some.
         """
         if self.bad:
-            more = f", and {self.bad - 1:,} more vectors" if self.bad > 1 else ""
+            said, left = ", ".join(map(str, self.named)), self.bad - len(self.named)
+            more = f", and {left:,} more vectors" if left else ""
             raise ValueError(
-                f"--vectors {self.address}: {self.named[0]}{more}; mend or remove what cannot be inverted, or give "
+                f"--vectors {self.address}: {said}{more}; mend or remove what cannot be inverted, or give "
                 "--skip-bad: those get no text"
             )
 
@@ -86,22 +89,13 @@ def inspect(dump: Dump, window_rows: int, on_progress: Callable[[int], None] = l
         BrokenDump: it cannot be read to its end.
         ValueError: it holds no vectors, or parts of different dimensions.
     """
-    parts, told = dump.parts(), _Told(on_progress)
-    # Products of one thread each: with parts beside each other, more of them would only wait for one another.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(max(1, min(len(parts), os.cpu_count() or 1))) as readers:
-        waiting = [readers.submit(_look, part, number, window_rows, told) for number, part in enumerate(parts)]
-        try:
-            looks = [each.result() for each in waiting]
-        except BaseException:
-            told.stopped = True
-            raise
-    found = [look for look in looks if look.moments is not None]
-    if not found:
-        raise ValueError(f"--vectors {dump.address}: no vector was given; it is empty")
-    assert found[0].moments is not None
-    moments, named, rows = Moments(found[0].moments.dim), [], 0
-    for part, look in zip(parts, looks, strict=True):
+    told, moments = _Told(on_progress), None
+    found: list[Window] = []
+    named: list[BadRow] = []
+    rows = bad = 0
+    for part, look in _looks(dump.parts(), window_rows, told):
         if look.moments is not None:
+            moments = moments or Moments(look.moments.dim)
             if look.moments.dim != moments.dim:
                 raise ValueError(
                     f"--vectors {dump.address}: {part.name} has vectors of {look.moments.dim} dimensions, those before "
@@ -109,10 +103,32 @@ def inspect(dump: Dump, window_rows: int, on_progress: Callable[[int], None] = l
                 )
             moments.join(look.moments)
         named += [replace(each, row=rows + each.row) for each in look.named[: NAMED - len(named)]]
-        rows += sum(window.rows for window in look.windows)
+        found += look.windows
+        rows, bad = rows + sum(window.rows for window in look.windows), bad + look.bad
+    if moments is None:
+        raise ValueError(f"--vectors {dump.address}: no vector was given; it is empty")
     seen = Seen(moments.statistics(), moments.shape()) if moments.rows else None
-    windows_of_all = [window for look in looks for window in look.windows]
-    return Inspection(dump.address, moments.dim, windows_of_all, sum(look.bad for look in looks), named, seen)
+    return Inspection(dump.address, moments.dim, found, bad, named, seen)
+
+
+def _looks(parts: Sequence[Part], window_rows: int, told: "_Told") -> Iterator[tuple[Part, "_Look"]]:
+    """Yields each part with what it holds, in order; as few as there are readers are looked at ahead of that."""
+    readers = max(1, min(len(parts), os.cpu_count() or 1, READERS))
+    coming: deque[tuple[Part, Future[_Look]]] = deque()
+    # Products of one thread each: with parts beside each other, more of them would only wait for one another.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(readers) as pool:
+        try:
+            for number, part in enumerate(parts):
+                coming.append((part, pool.submit(_look, part, number, window_rows, told)))
+                if len(coming) > readers:
+                    first, look = coming.popleft()
+                    yield first, look.result()
+            while coming:
+                first, look = coming.popleft()
+                yield first, look.result()
+        finally:
+            told.stopped = True  # an error, or nobody asks for more
+            pool.shutdown(cancel_futures=True)
 
 
 @dataclass
@@ -139,6 +155,8 @@ class _Told:
 
 def _look(part: Part, number: int, window_rows: int, told: _Told) -> _Look:
     look = _Look()
+    if told.stopped:
+        return look
     for window, block in windows(part, number, window_rows, metadata=False):
         if told.stopped:  # another part cannot be read: nobody asks for this one
             break

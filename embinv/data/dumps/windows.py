@@ -40,7 +40,7 @@ class Window:
     @property
     def name(self) -> str:
         """Unique in the dump, in its order."""
-        return f"{self.part:05}-{self.number:07}"
+        return f"{self.part:08}-{self.number:09}"
 
 
 def windows(part: Part, number: int, rows: int, metadata: bool = True) -> Iterator[tuple[Window, Block]]:
