@@ -27,8 +27,6 @@ from embinv.audit.topics import find_topics
 from embinv.data.folders import whole_file
 
 JSON, MARKDOWN, HTML = "audit.json", "audit.md", "audit.html"
-IDENTIFYING = frozenset("PERSON EMAIL PHONE ID ADDRESS".split())
-"""Kinds of labelled values whose words name no topic unless all is revealed."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -119,7 +117,7 @@ def _report(
 
 
 def _may_show(shown: Shown, reveal: bool) -> Callable[[str], bool]:
-    return lambda word: reveal or shown.labelled.get(word) not in IDENTIFYING
+    return lambda word: reveal or not shown.names_somebody(word)
 
 
 def _json(report: Mapping[str, Any]) -> str:

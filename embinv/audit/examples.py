@@ -11,11 +11,11 @@ from embinv.audit.settings import AuditSettings
 
 
 def worst_examples(gathered: Gathered, settings: AuditSettings) -> list[dict[str, Any]]:
-    """At most `settings.examples` of the sampled rows, the most given away first; of equal texts one.
+    """At most `settings.examples` of the sampled rows, the most given away first; of those that look alike one.
 
     Returns:
-        id (None for one that is a string and not revealed: it may be somebody's), lang, recovered, original (None
-        without one), probability, confidence, token_f1, nearly_right, entities_found and entities, of what is known.
+        id (None unless it is revealed: it may be somebody's number or address), lang, recovered, original (None without
+        one), probability, confidence, token_f1, nearly_right, entities_found and entities, of what is known.
     """
     given, f1, nearly, sure, probabilities = (
         values.tolist()
@@ -33,7 +33,7 @@ def worst_examples(gathered: Gathered, settings: AuditSettings) -> list[dict[str
         row, found = each["row"], sum(hit.found for hit in each["hits"])
         return (-_known(given[row]), -_known(f1[row]), -float(found), -_known(sure[row]), float(row))
 
-    examples, seen = [], set()
+    examples, seen, alike = [], set(), set()
     for each in sorted(gathered.sample, key=order):
         if len(examples) == settings.examples:
             break
@@ -45,9 +45,12 @@ def worst_examples(gathered: Gathered, settings: AuditSettings) -> list[dict[str
         if not settings.reveal:
             spans = find_spans(texts, [each["lang"]] * len(texts), settings.languages)
             texts = mask(texts, spans, each["entities"], shown)
+            if texts[0] in alike:
+                continue
+            alike.add(texts[0])
         examples.append(
             {
-                "id": each["id"] if settings.reveal or isinstance(each["id"], int) else None,
+                "id": each["id"] if settings.reveal else None,
                 "lang": each["lang"],
                 "recovered": texts[0],
                 "original": _second(texts),

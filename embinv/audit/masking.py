@@ -4,8 +4,8 @@ A block says what kind of thing it hides and is as wide for a long one as for a 
 labelled and recognised personal data, every word of a labelled value, everything with a digit, and each word that
 fewer than k of the recovered texts hold. In scripts without spaces a letter stays only within three letters in a row
 that k texts hold. In one example the same words have the same number on both sides, so that what was recovered can be
-told from what was made up. Masking errs towards hiding, and is no proof: a name that k texts hold and nobody labelled
-stays.
+told from what was made up. Labelled words are the same with accents and without, since uncased vocabularies drop these.
+Masking errs towards hiding, and is no proof: a name that k texts hold and nobody labelled stays.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from embinv.audit.personal_data import Span
+from embinv.audit.spacing import without_accents
 from embinv.metrics.characters import is_inside_word, normal_form, words
 
 WORD, NUMBER = "WORD", "NUMBER"
@@ -22,6 +23,8 @@ BLOCK = "███"
 WINDOW = 3  # letters in a row of a script without spaces
 MOSTLY = 0.5
 """A word is hidden everywhere if at least this share of the originals that hold it have it in a labelled value."""
+IDENTIFYING = frozenset("PERSON EMAIL PHONE ID ADDRESS".split())
+"""Kinds of labelled values that say who somebody is."""
 
 
 class Piece(NamedTuple):
@@ -38,11 +41,15 @@ class Shown:
 
     Attributes:
         common: words, and letters in a row, that at least k recovered texts hold, in normal form.
-        labelled: words of labelled values and their kind.
+        labelled: words of labelled values, with their accents and without, and their kinds, the one to be told first.
     """
 
     common: frozenset[str]
-    labelled: Mapping[str, str] = field(default_factory=dict)
+    labelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def names_somebody(self, word: str) -> bool:
+        """Whether a word, however it is accented, belongs to a labelled value that says who somebody is."""
+        return any(kind in IDENTIFYING for form in _forms(word) for kind in self.labelled.get(form, ()))
 
 
 class WordCounts:
@@ -51,7 +58,8 @@ class WordCounts:
     def __init__(self) -> None:
         self._texts: Counter[str] = Counter()
         self._originals: Counter[str] = Counter()
-        self._labelled: dict[str, Counter[str]] = {}
+        self._labelled: Counter[str] = Counter()
+        self._kinds: dict[str, Counter[str]] = {}
 
     def add(self, recovered: Iterable[str]) -> None:
         """Counts recovered texts."""
@@ -60,18 +68,19 @@ class WordCounts:
 
     def add_labelled(self, original: str, entities: Sequence[tuple[str, str]]) -> None:
         """Counts an original with its labelled values, as (kind, surface form)."""
-        self._originals.update(set(words(original)))
-        for word, kind in {word: kind for kind, surface in entities for word in words(surface)}.items():
-            self._labelled.setdefault(word, Counter())[kind] += 1
+        self._originals.update(set(_forms(original)))
+        for form, kinds in _kinds_by_form(entities).items():
+            self._labelled[form] += 1
+            self._kinds.setdefault(form, Counter()).update(set(kinds))
 
     def shown(self, k: int) -> Shown:
         """What may be shown if k texts must hold it."""
         return Shown(
             frozenset(word for word, count in self._texts.items() if count >= k),
             {
-                word: min(kinds, key=lambda kind: (-kinds[kind], kind))
-                for word, kinds in self._labelled.items()
-                if kinds.total() >= MOSTLY * self._originals[word]
+                form: _ranked(self._kinds[form])
+                for form, count in self._labelled.items()
+                if count >= MOSTLY * self._originals[form]
             },
         )
 
@@ -90,7 +99,7 @@ def mask(
     Returns:
         The texts with blocks, numbered alike where they hide the same.
     """
-    own = {word: kind for kind, surface in entities for word in words(surface)}
+    own = {form: _ranked(kinds) for form, kinds in _kinds_by_form(entities).items()}
     numbers: dict[tuple[str, str], int] = {}
     return [_masked(text, found, own, shown, numbers) for text, found in zip(texts, spans, strict=True)]
 
@@ -108,6 +117,25 @@ def pieces(text: str) -> Iterator[Piece]:
     yield from _keyed(text, row)
 
 
+def _forms(text: str) -> list[str]:
+    """The words of a text, and each without its accents."""
+    return [form for word in words(text) for form in dict.fromkeys((word, without_accents(word)))]
+
+
+def _kinds_by_form(entities: Sequence[tuple[str, str]]) -> dict[str, Counter[str]]:
+    """How often a word of one text's labelled values is labelled as what."""
+    found: dict[str, Counter[str]] = {}
+    for kind, surface in entities:
+        for form in set(_forms(surface)):
+            found.setdefault(form, Counter())[kind] += 1
+    return found
+
+
+def _ranked(kinds: Counter[str]) -> tuple[str, ...]:
+    """The more frequent kinds first; of equally frequent ones those that say who somebody is."""
+    return tuple(sorted(kinds, key=lambda kind: (-kinds[kind], kind not in IDENTIFYING, kind)))
+
+
 def _keyed(text: str, row: Sequence[tuple[int, int]]) -> Iterator[Piece]:
     """Pieces that follow one another without anything between them: a word alone, or letters of a script without."""
     plain = [normal_form(text[start:end]) for start, end in row]
@@ -118,26 +146,30 @@ def _keyed(text: str, row: Sequence[tuple[int, int]]) -> Iterator[Piece]:
 
 
 def _masked(
-    text: str, spans: Sequence[Span], own: Mapping[str, str], shown: Shown, numbers: dict[tuple[str, str], int]
+    text: str,
+    spans: Sequence[Span],
+    own: Mapping[str, tuple[str, ...]],
+    shown: Shown,
+    numbers: dict[tuple[str, str], int],
 ) -> str:
     hidden = sorted(_joined(text, _hidden(text, spans, own, shown)))
     parts, place = [], 0
     for start, end, kind in hidden:
-        key = (kind, " ".join(words(text[start:end])))
+        key = (kind, " ".join(map(without_accents, words(text[start:end]))))
         number = numbers.setdefault(key, 1 + sum(other == kind for other, _ in numbers))
         parts += [text[place:start], f"[{kind} {number} {BLOCK}]"]
         place = end
     return "".join(parts) + text[place:]
 
 
-def _hidden(text: str, spans: Sequence[Span], own: Mapping[str, str], shown: Shown) -> Iterator[Span]:
+def _hidden(text: str, spans: Sequence[Span], own: Mapping[str, tuple[str, ...]], shown: Shown) -> Iterator[Span]:
     """What is recognised, and the words beside it that must not be seen."""
     yield from spans
     for start, end, keys in pieces(text):
         if any(start < span.end and span.start < end for span in spans):
             continue
-        said = words(text[start:end])
-        kind = next((kinds[word] for kinds in (own, shown.labelled) for word in said if word in kinds), None)
+        said = _forms(text[start:end])
+        kind = next((kinds[form][0] for kinds in (own, shown.labelled) for form in said if form in kinds), None)
         if kind is None and any(map(str.isnumeric, text[start:end])):
             kind = NUMBER
         if kind is None and not any(key in shown.common for key in keys):

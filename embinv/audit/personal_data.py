@@ -70,6 +70,7 @@ _NEEDS: Mapping[str, regex.Pattern[str]] = {
     "IP_ADDRESS": regex.compile(r"\d\.\d|:.*:", regex.DOTALL),
     "URL": regex.compile(r"\w\.\w"),
 }
+_SUBTAGS = regex.compile("[-_]")
 
 
 class Span(NamedTuple):
@@ -91,8 +92,9 @@ def find_spans(texts: Sequence[str], langs: Sequence[str | None], languages: Seq
 
     Args:
         texts: N texts, as a decoder or a person wrote them.
-        langs: N language codes; None for a text whose language is not known.
-        languages: those that are tried on such a text.
+        langs: N language codes such as de, de-CH or de_CH; None for a text whose language is not known.
+        languages: those that are tried on such a text, and on one whose code has not two letters ("german", "und") and
+            is not among them.
 
     Returns:
         [N] finds that do not overlap, in the order of the text; where two did, the surer, then the longer one.
@@ -103,10 +105,16 @@ def find_spans(texts: Sequence[str], langs: Sequence[str | None], languages: Seq
     found = []
     for text, lang in zip(texts, langs, strict=True):
         closed = close_up(text)
-        spoken = tuple(languages) if lang is None else (lang.partition("-")[0].lower(),)
-        hits = _hits(closed.text, recognisers(spoken)) if closed.text else []
+        hits = _hits(closed.text, recognisers(_spoken(lang, languages))) if closed.text else []
         found.append([Span(*closed.place(start, end), kind) for start, end, kind in hits])
     return found
+
+
+def _spoken(lang: str | None, languages: Sequence[str]) -> tuple[str, ...]:
+    """Those languages that a text may be in and that have recognisers of their own, so that few sets are made."""
+    code = _SUBTAGS.split(lang or "", maxsplit=1)[0].strip().lower()
+    known = code in languages or (len(code) == 2 and code.isalpha())
+    return tuple(each for each in ((code,) if known else languages) if each in NATIONAL or each in MONTHS)
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,9 @@ from benchmarks.audit_recount import recount
 from embinv.audit import gathered
 from embinv.audit.audit import write_report
 from embinv.audit.settings import AuditSettings
+from embinv.audit.spacing import without_accents
 from embinv.data.records import generate_records
+from embinv.metrics.characters import words
 from tests.audit.leaks import DEFENCES, write_corpus, write_recovered
 
 ORIGIN = {"dump": "store.parquet", "encoder": "minilm", "date": "2026-01-02", "by": "Ann"}
@@ -111,6 +113,25 @@ def test_no_labelled_value_stands_in_a_redacted_report(written, store):
         assert not [surface for surface in surfaces if surface.casefold() in text]
 
 
+NAMES = {
+    "without accents": ("García", [("PERSON", "García")], "garcía garcia"),
+    "of a company too": ("Schmidt of Schmidt GmbH", [("PERSON", "Schmidt"), ("COMPANY", "Schmidt GmbH")], "schmidt"),
+}
+
+
+@pytest.mark.parametrize(("said", "entities", "names"), NAMES.values(), ids=NAMES)
+def test_no_word_of_a_name_that_many_texts_hold_is_in_a_redacted_report(tmp_path, said, entities, names):
+    texts = [f"{said} called the clinic about pills"] * 12 + ["the bank moved the money of an account"] * 12
+    labelled = [entities] * 12 + [[]] * 12
+    labels = write_corpus(tmp_path / "texts", list(range(24)), texts, labelled)
+    recovered = write_recovered(tmp_path / "a.parquet", [without_accents(text).lower() for text in texts])
+    made = write_report([recovered], tmp_path / "out", AuditSettings(topics=2), origin={}, labels=labels)
+    assert {"clinic", "bank"} <= {term for topic in made["topics"] for term in topic["terms"]}
+    assert any("called the clinic" in each["recovered"] for each in made["examples"])
+    for name in ("audit.json", "audit.md", "audit.html"):
+        assert not set(names.split()) & set(words((tmp_path / "out" / name).read_text())), name
+
+
 def test_revealed_examples_are_the_texts_that_were_recovered_best(store, tmp_path):
     recovered, labels, texts = store
     settings = AuditSettings(text_column="body", reveal=True, examples=3)
@@ -131,13 +152,15 @@ def test_without_originals_and_labels_a_report_says_what_it_can(store, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"entities.parquet"}
 
 
-def test_a_string_id_is_told_only_when_all_is_revealed(tmp_path):
-    path = write_recovered(tmp_path / "a.parquet", ["one text", "another text"], ids=["ann@example.com", "x"])
-    hidden = write_report([path], tmp_path / "hidden", AuditSettings(), origin={})
-    assert all(each["id"] is None for each in hidden["examples"])
-    assert "ann@example.com" not in (tmp_path / "hidden" / "audit.json").read_text()
+@pytest.mark.parametrize("ids", [["ann@example.com", "bob@example.com"], [4915112345678, 4915112345679]])
+def test_an_id_is_told_only_when_all_is_revealed(tmp_path, ids):
+    path = write_recovered(tmp_path / "a.parquet", ["one text", "another text"], ids=ids)
+    hidden = write_report([path], tmp_path / "hidden", AuditSettings(k=2), origin={})
+    assert hidden["examples"] and all(each["id"] is None for each in hidden["examples"])
+    for name in ("audit.json", "audit.md", "audit.html"):
+        assert not [number for number in ids if str(number) in (tmp_path / "hidden" / name).read_text()]
     shown = write_report([path], tmp_path / "shown", AuditSettings(reveal=True), origin={})
-    assert {each["id"] for each in shown["examples"]} == {"ann@example.com", "x"}
+    assert {each["id"] for each in shown["examples"]} == set(ids)
 
 
 def test_figures_are_over_all_rows_where_texts_are_kept_of_a_sample(store, tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ import pytest
 
 from embinv.audit.masking import Shown, WordCounts, mask, pieces
 from embinv.audit.personal_data import Span
+from embinv.audit.spacing import without_accents
+from embinv.data.records import generate_records
 from embinv.metrics.characters import words
 
 COMMON = Shown(frozenset("the patient was seen by and paid on".split()))
@@ -57,8 +59,65 @@ def test_words_that_are_mostly_labelled_are_hidden_in_every_text_and_other_ones_
     ):
         counts.add_labelled(original, entities)
     shown = counts.shown(5)
-    assert shown.labelled == {"ann": "PERSON"}
+    assert shown.labelled == {"ann": ("PERSON",)}
     assert masked("ann and may were here", shown=shown) == "[PERSON 1 ███] and may were here"
+
+
+@pytest.mark.parametrize(("labelled", "said"), [("García", "garcia"), ("Garcia", "GARCÍA"), ("Muñoz", "mun\u0303oz")])
+def test_a_labelled_word_is_hidden_with_its_accents_and_without_and_has_one_number(labelled, said):
+    counts = WordCounts()
+    counts.add([f"{said} called the clinic", f"{labelled} called the clinic"] * 5)
+    counts.add_labelled(f"{labelled} called the clinic", [("PERSON", labelled)])
+    shown = counts.shown(5)
+    texts = [f"{said} called the clinic", f"{labelled} called the clinic"]
+    expected = ["[PERSON 1 ███] called the clinic"] * 2
+    assert mask(texts, [[], []], [("PERSON", labelled)], Shown(shown.common)) == expected  # labelled in this example
+    assert mask(texts, [[], []], [], shown) == expected  # labelled in another one
+    assert shown.names_somebody(said) and shown.names_somebody(labelled)
+    assert not shown.names_somebody("clinic")
+
+
+def test_a_name_stays_hidden_where_a_common_word_is_the_same_but_for_accents():
+    counts = WordCounts()
+    for original, entities in (("Peña paid", [("PERSON", "Peña")]), ("que pena", []), ("la pena", [])):
+        counts.add_labelled(original, entities)
+    shown = counts.shown(2)
+    assert shown.names_somebody("peña") and not shown.names_somebody("pena")
+
+
+@pytest.mark.parametrize("lang", ["de", "es", "fr", "ja", "pt", "ru"])
+def test_no_word_of_a_labelled_name_is_left_of_texts_without_accents(lang):
+    records = generate_records(lang, 0, 0)[:50]
+    plain = [without_accents(record.text).lower() for record in records]
+    counts = WordCounts()
+    counts.add(plain * 2)
+    shown = counts.shown(2)
+    for record, said in zip(records, plain, strict=True):
+        labelled = [(span.label, record.text[span.start : span.end]) for span in record.spans]
+        names = {word for kind, name in labelled if kind == "PERSON" for word in words(without_accents(name))}
+        left = mask([said, record.text], [[], []], labelled, shown)
+        assert not names & {word for text in left for word in words(without_accents(text))} - {"person", "company"}
+
+
+def test_a_word_of_a_person_and_of_a_company_keeps_both_kinds():
+    entities = [("PERSON", "Schmidt"), ("COMPANY", "Schmidt GmbH")]
+    counts = WordCounts()
+    counts.add(["schmidt called schmidt gmbh"] * 5)
+    counts.add_labelled("Schmidt called Schmidt GmbH", entities)
+    for _ in range(3):
+        counts.add_labelled("so did Schmidt GmbH", entities[1:])
+    shown = counts.shown(5)
+    assert shown.labelled == {"schmidt": ("COMPANY", "PERSON"), "gmbh": ("COMPANY",)}
+    assert shown.names_somebody("schmidt") and not shown.names_somebody("gmbh")
+    assert masked("schmidt called", entities=entities, shown=shown) == "[PERSON 1 ███] called"
+
+
+def test_a_word_with_two_kinds_in_one_original_is_labelled_in_one_original():
+    counts = WordCounts()
+    counts.add_labelled("may called may", [("PERSON", "may"), ("COMPANY", "may")])
+    counts.add_labelled("in may", [])
+    counts.add_labelled("or may not", [])
+    assert counts.shown(2).labelled == {}
 
 
 def test_a_word_is_common_from_k_texts_on_however_often_one_text_has_it():

@@ -80,6 +80,23 @@ def test_a_text_of_unknown_language_is_tried_in_all_that_were_named():
     assert find_spans(["su dni es 12345678z y"], [None], ["en", "es"]) == [[Span(10, 19, "NATIONAL_ID")]]
 
 
+@pytest.mark.parametrize("lang", ["fr", "fr-CA", "fr_CA", "FR_fr", "french", "fra", "und", "", "french_CA"])
+def test_a_language_is_its_code_however_it_is_written_and_else_one_of_those_that_were_named(lang):
+    assert find_spans(["le 3 février 2021 à"], [lang], ["en", "fr"]) == [[Span(3, 17, "DATE")]]
+
+
+def test_a_code_without_recognisers_of_its_own_is_believed():
+    assert find_spans(["su dni es 12345678z y"], ["nl"], ["en", "es"]) == [[]]
+
+
+def test_recognisers_are_made_once_however_many_languages_the_texts_name():
+    codes = [f"{one}{other}-{one}" for one in "abcdefghij" for other in "klmnopqrst"]
+    personal_data.recognisers.cache_clear()
+    find_spans(["paid"] * 300, codes * 3, ["en"])
+    of_their_own = {code[:2] for code in codes} & {*personal_data.NATIONAL, *personal_data.MONTHS}
+    assert personal_data.recognisers.cache_info().misses == len(of_their_own) + 1
+
+
 def test_finds_do_not_overlap_and_stand_in_order():
     text = "a@example.com, 4111 1111 1111 1111, +49 30 1234567, 2023-01-02 and https://example.com/a@example.com"
     (spans,) = find_spans([text], [None], ["en", "de"])
