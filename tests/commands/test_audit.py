@@ -91,7 +91,7 @@ def test_examples_in_clear_are_said_to_be_so(given, tmp_path):
 def test_mistakes_are_told_before_anything_is_inverted(given, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Texts, "put", lambda *given: pytest.fail("inverted"))
     out = tmp_path / "out"
-    assert "it has body" in refused(capsys, given, out, "--text-column", "text")
+    assert "the dump has no such column, but body" in refused(capsys, given, out, "--text-column", "text")
     kept = refused(capsys, given, out, "--text-column", "body", "--metadata", "")
     assert "--text-column body: is not among the columns of --metadata" in kept
     assert "name their column with --text-column" in refused(capsys, given, out, "--texts", str(given))
