@@ -7,8 +7,9 @@ Morris et al. 2023 for what is inverted.
 
 How much leaks is measured by the number of known pairs, on pairs held out from every fit and every choice, between
 references: the encoder's own vectors, which a map can come near to, and below them the mean of the known ones, which a
-map that has learned nothing gives, and those of other texts. What this does not do: read files, write reports, or train
-the inverter on vectors that went through the map.
+map that has learned nothing gives, and those of other texts. Held-out texts that a known one nearly is are not measured
+on (see `embinv.data.held_out`). What this does not do: read files, write reports, or train the inverter on vectors that
+went through the map.
 
 Shapes: N rows, k known pairs, D dimensions of the unknown space, E of the encoder's.
 """
@@ -20,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from embinv.data.corpus import identity_keys
+from embinv.data.held_out import remove_known
+from embinv.data.pairs import Pairs
 from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import Encoder
 from embinv.evaluation.baselines import derangement
@@ -87,13 +90,15 @@ class Alignment:
 
     Attributes:
         held_out: the pairs that were measured on.
-        beyond: those of them whose text is longer than the inverter can write.
+        copies: those that were not, since a known text is the same or nearly the same.
+        beyond: those measured on whose text is longer than the inverter can write.
         by_known: one for each number of known pairs, ascending.
         references: `own` (the encoder's own vectors), `other` (those of other texts), `mean` (that of the known
             ones) and, where the dimensions agree, `unmapped` (the unknown space's, as they are).
     """
 
     held_out: KnownPairs
+    copies: int
     beyond: int
     by_known: list[Leakage]
     references: dict[str, Leakage]
@@ -160,7 +165,8 @@ def measure_alignment(
     """Measures what is recovered through a map, by the number of known pairs it is fitted on.
 
     The pairs are shuffled by the seed, the first are held out, and each number of known pairs takes as many from the
-    others, so that a larger number contains the smaller.
+    others, so that a larger number contains the smaller. Of those held out, texts that one of the others nearly is are
+    left out, whatever the number, so that every number is measured on the same texts.
 
     Args:
         inverter: of the encoder that made `pairs.own`.
@@ -172,7 +178,8 @@ def measure_alignment(
         on_progress: gets a line as the work goes on.
 
     Raises:
-        ValueError: there are too few pairs for that; the message says how many there are.
+        ValueError: there are too few pairs for that, or too few that are no near copies; the message says how many
+            there are.
     """
     held = min(HELD_OUT, len(pairs) // 5) if held_out is None else held_out
     rest = len(pairs) - held
@@ -188,12 +195,18 @@ def measure_alignment(
             f"{len(pairs)} usable pairs are not held out"
         )
     order = np.random.default_rng(seed).permutation(len(pairs))
-    test, known = pairs.take(order[:held]), pairs.take(order[held:])
+    known = pairs.take(order[held:])
+    test = _unlike(pairs.take(order[:held]), known)
+    if len(test) < 2:
+        raise ValueError(
+            f"--held-out: of {held} pairs that are held out, {held - len(test)} have texts that are nearly those of "
+            "others; hold out more, or give more --known pairs, of texts that differ"
+        )
     references = measure_references(inverter, known, test, steps, seed, on_progress)
     by_known = measure_maps(inverter, known, test, wanted, steps, seed, on_progress)
     longest = inverter.config.pairs.seq_len - 1
     beyond = sum(len(ids) > longest for ids in inverter.tokenizer.encode(test.texts))
-    return Alignment(test, beyond, by_known, references)
+    return Alignment(test, held - len(test), beyond, by_known, references)
 
 
 def measure_maps(
@@ -304,6 +317,18 @@ def invert_through(
                 inversion.text, inversion.token_ids, inversion.token_confidence, inversion.confidence
             )
     return found
+
+
+def _unlike(test: KnownPairs, known: KnownPairs) -> KnownPairs:
+    """The test pairs whose texts are not those of known pairs, nor nearly."""
+    return test.take(remove_known(_texts_alone(test), _texts_alone(known)).pairs.ids)
+
+
+def _texts_alone(pairs: KnownPairs) -> Pairs:
+    count = len(pairs)
+    return Pairs(
+        np.arange(count), pairs.texts, [""] * count, np.empty((count, 0), np.int32), np.empty((count, 0), np.float16)
+    )
 
 
 def _sound(vectors: np.ndarray) -> np.ndarray:

@@ -133,6 +133,23 @@ def test_texts_longer_than_the_inverter_writes_are_counted(inverter, own, measur
     assert found.beyond == sum(len(text.split()) > 7 for text in found.held_out.texts) > 10
 
 
+def test_held_out_texts_that_a_known_one_nearly_is_are_not_measured_on(inverter, own):
+    long = [" ".join(TEXTS[start : start + 5]) for start in range(0, 100, 5)]
+    texts = [*long, *(f"{text} lost" for text in long), *TEXTS[40:]]
+    held = np.random.default_rng(0).permutation(len(texts))[:30].tolist()
+    other = {row: (row + 20) % 40 for row in range(40)}
+    expected = [texts[row] for row in held if row not in other or other[row] in held]
+    found = measure_alignment(inverter, replace(pairs_with(turned(own), own), texts=texts), (20, 120), 30)
+    assert found.held_out.texts == expected and found.copies == 30 - len(expected) > 3
+    assert {each.figures["cosine"].n for each in (*found.by_known, *found.references.values())} == {len(expected)}
+
+
+def test_texts_that_are_all_nearly_the_same_cannot_be_measured_on(inverter, own):
+    alike = replace(pairs_with(turned(own), own), texts=[f"{' '.join(TEXTS[:20])} {row}" for row in range(len(TEXTS))])
+    with pytest.raises(ValueError, match="--held-out: of 30 pairs that are held out, 30 have texts that are nearly"):
+        measure_alignment(inverter, alike, None, 30)
+
+
 @pytest.mark.parametrize(
     ("counts", "held_out", "sentence"),
     [

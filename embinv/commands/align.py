@@ -6,7 +6,8 @@ and written `align_files`'s.
 
 import argparse
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from embinv.encoders.base import open_encoder
 from embinv.inverter import TextInverter, load_inverter
 from embinv.spaces.choosing import FEWEST, choose_map
 from embinv.spaces.linear import LinearMap
+
+_OF_KNOWN = {"column": "--column", "name": "--known-name"}
+_OF_VECTORS = {"column": "--vectors-column", "id_column": "--id-column", "name": "--name"}
+"""Fields of `DumpSettings`, as the flags of this command call them."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,6 +55,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     own.add_argument("--text-column", default="text", metavar="NAME", help="of --known (default text)")
     own.add_argument(
         "--column", metavar="NAME", help="vectors of --known (default embedding, else the only one that holds vectors)"
+    )
+    own.add_argument(
+        "--known-name",
+        metavar="NAME",
+        help="table, collection or array of --known, where the store holds several",
     )
     own.add_argument("--report", metavar="DIR", help="folder for align.json, align.md and align.png")
     own.add_argument(
@@ -99,7 +109,7 @@ def align(arguments: argparse.Namespace) -> None:
     if known is None:
         linear, kept = read_map(Path(arguments.map), spec)
     else:
-        with _naming("--known"):
+        with _naming("--known", _OF_KNOWN):
             texts, vectors = read_known(known, arguments.text_column)
         pairs = known_pairs(texts, vectors, open_encoder(spec, arguments.device), inverter.tokenizer, progress.now)
         progress.line(f"encoded {len(pairs):,} known texts")
@@ -156,8 +166,8 @@ def _open_known(arguments: argparse.Namespace) -> Dump | None:
     """The known pairs, with all their columns, so that a message can name them; nothing is read yet."""
     if arguments.known is None:
         return None
-    with _naming("--known"):
-        dump = open_dump(arguments.known, DumpSettings(column=arguments.column))
+    with _naming("--known", _OF_KNOWN):
+        dump = open_dump(arguments.known, DumpSettings(column=arguments.column, name=arguments.known_name))
         dump.parts()
     return dump
 
@@ -169,21 +179,31 @@ def _open_vectors(arguments: argparse.Namespace) -> Dump | None:
     settings = DumpSettings(
         column=arguments.vectors_column, id_column=arguments.id_column, name=arguments.name, metadata=[]
     )
-    dump = open_dump(arguments.vectors, settings)
-    dump.parts()
+    with _naming("--vectors", _OF_VECTORS):
+        dump = open_dump(arguments.vectors, settings)
+        dump.parts()
     return dump
 
 
 @contextmanager
-def _naming(flag: str) -> Iterator[None]:
-    """Lets what readers of dumps say of --vectors be said of another flag."""
+def _naming(flag: str, settings: Mapping[str, str]) -> Iterator[None]:
+    """Lets what readers of dumps say of --vectors and of their settings be said of the flags of this command.
+
+    Args:
+        flag: that stands for --vectors.
+        settings: flags that stand for settings, which messages name at their ends: `... with column`, `mend name`.
+    """
     try:
         yield
     except ValueError as error:
         said = str(error)
         if not said.startswith("--vectors "):
             raise
-        raise ValueError(flag + said.removeprefix("--vectors")) from error
+        said = flag + said.removeprefix("--vectors")
+        for name, own in settings.items():
+            said = re.sub(rf"\b(with|mend|leave) {name}(?=$| out$|, or none )", rf"\1 {own}", said)
+            said = re.sub(rf": {name} is (?=.* means nothing for .*; leave it out$)", f": {own} is ", said)
+        raise ValueError(said) from error
 
 
 def _measure(
@@ -206,7 +226,8 @@ def _measure(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"{report['held_out']:,} held-out texts of {report['usable_pairs']:,} usable pairs")
+    copies = f", without {alignment.copies:,} that known texts nearly are" if alignment.copies else ""
+    print(f"{report['held_out']:,} held-out texts of {report['usable_pairs']:,} usable pairs{copies}")
     if arguments.report is not None:
         align_report.write_report(Path(arguments.report), report)
         print(f"report in {arguments.report}")

@@ -47,6 +47,7 @@ def report_of(alignment: Alignment, pairs: KnownPairs, facts: Mapping[str, Any])
         "usable_pairs": len(pairs),
         "left_out": pairs.dropped,
         "held_out": len(alignment.held_out),
+        "held_out_like_known": alignment.copies,
         "held_out_longer_than_can_be_written": alignment.beyond,
         "by_known_pairs": [figures_of(each) for each in alignment.by_known],
         "references": {
@@ -129,6 +130,12 @@ def render(report: Mapping[str, Any]) -> str:
     ]
     if left_out:
         lines += [f"Rows left out: {', '.join(f'{count:,} ({why})' for why, count in left_out.items())}.", ""]
+    if report["held_out_like_known"]:
+        lines += [
+            f"{report['held_out_like_known']:,} more were held out and not measured on, since a known text is nearly "
+            "the same.",
+            "",
+        ]
     if report["held_out_longer_than_can_be_written"]:
         lines += [
             f"{report['held_out_longer_than_can_be_written']:,} of the held-out texts are longer than the "

@@ -95,6 +95,19 @@ def test_table_on_stdout_and_progress_on_stderr(made, capsys):
     assert "encoded 100 known texts" in err and "measuring with 50 known pairs" in err
 
 
+def test_held_out_texts_that_known_ones_nearly_are_are_counted_apart(made, tmp_path, capsys):
+    texts = [" ".join(TEXTS[row : row + 5]) for row in range(40)]
+    texts = [*texts, *(f"{text} lost" for text in texts)]
+    pq.write_table(pa.table({"text": texts, "embedding": unknown(texts).tolist()}), tmp_path / "known.parquet")
+    files = ("--known", tmp_path / "known.parquet", "--report", tmp_path)
+    run("--checkpoint", made / "checkpoint", *files, "--known-pairs", "10", "--held-out", "30")
+    report = json.loads((tmp_path / JSON).read_text())
+    left, copies = report["held_out"], report["held_out_like_known"]
+    assert left + copies == 30 and left > 1 and copies > 1
+    said = f"{left} held-out texts of 80 usable pairs, without {copies} that known texts nearly are"
+    assert said in capsys.readouterr().out and f"{copies} more were held out" in (tmp_path / MARKDOWN).read_text()
+
+
 def test_a_dump_goes_through_the_map_of_all_known_pairs_and_a_kept_map_does_the_same(made, tmp_path, capsys):
     dump = ("--vectors", made / "dump.parquet")
     known(made, *dump, "--out", tmp_path / "new" / "one.parquet", "--map", tmp_path / "map", "--known-pairs", "10")
@@ -237,6 +250,51 @@ def test_options_that_make_no_sense_are_refused_with_their_name(made, tmp_path, 
         options = options.replace(name, str(place))
     with pytest.raises(ValueError, match=sentence):
         run("--checkpoint", made / "checkpoint", *options.split())
+
+
+@pytest.fixture(scope="module")
+def stores(made):
+    """A store of two collections, and an array file."""
+    from qdrant_client import QdrantClient, models
+
+    client = QdrantClient(path=str(made / "stores"))
+    for name, start in (("few", 0), ("rest", 100)):
+        client.create_collection(name, models.VectorParams(size=16, distance=models.Distance.DOT))
+        rows = list(enumerate(TEXTS[start : start + 60]))
+        vectors = unknown([text for _, text in rows]).tolist()
+        points = [models.PointStruct(id=row, vector=vectors[row], payload={"text": text}) for row, text in rows]
+        client.upsert(name, points)
+    client.close()
+    np.save(made / "dump.npy", unit_vectors(2, 16))
+    return made
+
+
+def test_both_stores_may_hold_several_tables(stores, tmp_path, capsys):
+    place, out = stores / "stores", tmp_path / "o.parquet"
+    names = ("--known-name", "few", "--name", "rest", "--known-pairs", "10")
+    run("--checkpoint", stores / "checkpoint", "--known", place, "--vectors", place, "--out", out, *names)
+    assert "of 60 usable pairs" in capsys.readouterr().out
+    assert pq.read_table(out)["id"].to_pylist() == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--known {}/stores", "--known .*: holds several, few, rest; choose the collection with --known-name$"),
+        ("--known {}/stores --known-name x", "--known .*: no collection 'x', .*; mend --known-name$"),
+        ("--known {}/stores --known-name few --column v", "--known .*: its vectors have no names; leave --column out$"),
+        ("--known {}/known.parquet --known-name x", "--known .*: --known-name is 'x', but means nothing for .parquet"),
+        ("--known {}/known.parquet --column text", "--known .*: .*; name one of embedding with --column$"),
+        ("--map m --out o.parquet --vectors {}/stores", "--vectors .*; choose the collection with --name$"),
+        ("--map m --out o.parquet --vectors {}/known.parquet --vectors-column text", "with --vectors-column$"),
+        ("--map m --out o.parquet --vectors {}/known.parquet --id-column x", "with --id-column, or none to number"),
+        ("--map m --out o.parquet --vectors {}/known.parquet --id-column embedding", "another with --id-column$"),
+        ("--map m --out o.parquet --vectors {}/dump.npy --id-column x", "--vectors .*: --id-column is 'x', but means"),
+    ],
+)
+def test_what_a_store_says_of_its_names_names_the_flag(stores, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run("--checkpoint", stores / "checkpoint", *options.replace("{}", str(stores)).split())
 
 
 @pytest.mark.parametrize("option", ["--known-pairs 9", "--known-pairs 50,", "--known-pairs many", "--steps 0"])

@@ -29,7 +29,7 @@ def alignment(**references):
         [HOSTILE, "b"], np.ones((2, 3)), np.ones((2, 2)), {"without text": 3, "text of an earlier row": 0}
     )
     by_known = [leakage(known=50), leakage(known=2000)]
-    return report_of(Alignment(pairs, 1, by_known, references), pairs, FACTS)
+    return report_of(Alignment(pairs, 4, 1, by_known, references), pairs, FACTS)
 
 
 def test_rows_are_known_pairs_in_order_and_then_the_references():
@@ -59,6 +59,7 @@ def test_what_was_left_out_is_said_and_what_was_not_is_not(absent):
     text = render(alignment(own=leakage()))
     assert "Rows left out: 3 (without text)." in text and absent not in text
     assert "1 of the held-out texts are longer than the 7 tokens" in text
+    assert "4 more were held out and not measured on, since a known text is nearly the same." in text
 
 
 def test_the_chosen_map_is_bold_among_the_scores():

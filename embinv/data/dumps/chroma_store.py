@@ -17,7 +17,7 @@ import pyarrow as pa
 from embinv.data.dumps.arrow_rows import as_float32
 from embinv.data.dumps.base import Block, BrokenDump
 from embinv.data.dumps.columns import choose_name
-from embinv.data.dumps.dict_rows import metadata_table
+from embinv.data.dumps.dict_rows import Unseen, metadata_table
 from embinv.data.dumps.libraries import import_library
 from embinv.data.dumps.settings import DumpSettings
 from embinv.data.dumps.stamps import GO_ON, damaged
@@ -39,7 +39,7 @@ class ChromaPart:
     def blocks(self, rows: int, metadata: bool = True) -> Iterator[Block]:
         """See `Part`."""
         with _client(self.folder) as client:
-            start = 0
+            start, unseen = 0, Unseen(self.metadata if metadata else None)
             while start < self.rows:
                 try:
                     collection = client.get_collection(self.collection, embedding_function=None)
@@ -52,10 +52,11 @@ class ChromaPart:
                         f"{self.name}: was changed while it was read, seen at row {start}: it had {self.rows} rows, "
                         f"now {count}; let nobody write to it, or read a copy: {GO_ON} if the rows before are the same"
                     )
-                yield self._block(found, metadata)
+                yield self._block(found, metadata, unseen)
                 start += len(found["ids"])
+            unseen.warn(self.name)
 
-    def _block(self, found: dict[str, Any], metadata: bool) -> Block:
+    def _block(self, found: dict[str, Any], metadata: bool, unseen: Unseen) -> Block:
         ids = pa.array(found["ids"], pa.string())
         vectors = as_float32(found["embeddings"])
         if not metadata or self.metadata == ():
@@ -64,6 +65,7 @@ class ChromaPart:
             {**(row or {}), **({} if document is None else {_DOCUMENT: document})}
             for row, document in zip(found["metadatas"], found["documents"], strict=True)
         ]
+        unseen.look_at(kept)
         return Block(ids, vectors, metadata_table(kept, self.metadata, set()))
 
 

@@ -6,6 +6,7 @@ JSON texts, and half of a surrogate pair, which is no character, becomes U+FFFD.
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from embinv.data.dumps.arrow_rows import as_float32, null_id, uneven_rows
+
+logger = logging.getLogger(__name__)
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
@@ -97,6 +100,25 @@ def metadata_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Non
     if not columns:
         return pa.table({"none": pa.nulls(len(rows))}).select([])
     return pa.table({_whole(name): column for name, column in columns.items()})
+
+
+class Unseen:
+    """Fields that were asked for by their names and have occurred in no row so far."""
+
+    def __init__(self, names: Sequence[str] | None) -> None:
+        self.names = set(names or ())
+
+    def look_at(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Strikes out those that these rows have."""
+        for row in rows:
+            if not self.names:
+                return
+            self.names -= row.keys()
+
+    def warn(self, where: str) -> None:
+        """Says which never occurred, once all rows have been looked at."""
+        if self.names:
+            logger.warning("%s: no row has %s; mend metadata", where, ", ".join(map(repr, sorted(self.names))))
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -4,6 +4,8 @@ The ids are those of an IndexIDMap or of an inverted file, which then gives its 
 rows are numbered. There is no metadata: what LangChain keeps beside an index is a pickle, and is not opened. An index
 that keeps codes instead of vectors (product or scalar quantisation) gives approximations, and its part's name says so;
 one that can give none back, and binary ones, are refused. The file is mapped into memory where FAISS can.
+
+A mapped file that is cut short by somebody else while it is read ends the process; copy a file that is still written.
 """
 
 import logging

@@ -1,8 +1,9 @@
 """Vectors in JSON lines: an object a line, `{"id": 7, "embedding": [0.1, -0.2], "text": "..."}`; also as .gz and .zst.
 
 Fields are chosen on the first line: `column` is the vector's, by default `embedding`, else the only list of numbers;
-`id_column` the id's, by default `id` if the first line has it. Ids are all integers or all strings. Numbers of rows
-count lines that are not blank, from 0. The types of metadata are found block by block.
+`id_column` the id's, by default `id` if the first line has it. Ids are all integers or all strings. A field of metadata
+that is asked for by its name must be there too; else all are read that occur, on whatever line. Numbers of rows count
+lines that are not blank, from 0. The types of metadata are found block by block.
 """
 
 import gzip
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from embinv.data.dumps.base import Block, BrokenDump
-from embinv.data.dumps.columns import choose_id, choose_vector
+from embinv.data.dumps.columns import choose_id, choose_metadata, choose_vector
 from embinv.data.dumps.dict_rows import id_array, metadata_table, vector_of
 from embinv.data.dumps.settings import DumpSettings
 from embinv.data.dumps.stamps import Damage, FileStamp, damaged, open_stamped, watched
@@ -96,7 +97,7 @@ class JsonLinesDump:
 
         Raises:
             BrokenDump: it cannot be opened, or its first line cannot be read.
-            ValueError: the vectors' field cannot be told.
+            ValueError: the vectors' field cannot be told, or the line lacks a field that was asked for.
         """
         stamp = open_stamped(self.address)
         try:
@@ -109,7 +110,9 @@ class JsonLinesDump:
         held = [name for name, value in first.items() if _is_vector(value)]
         vector = choose_vector(self.settings.column, held, list(first), self.address)
         id_column = choose_id(self.settings, list(first), self.address)
-        metadata = None if self.settings.metadata is None else tuple(self.settings.metadata)
+        metadata = None
+        if self.settings.metadata is not None:
+            metadata = choose_metadata(self.settings, list(first), {vector, id_column}, self.address)
         return [JsonLinesPart(self.address, stamp, vector, id_column, metadata)]
 
 

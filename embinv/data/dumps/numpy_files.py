@@ -3,7 +3,8 @@
 Nothing is unpickled: an array of objects is refused, or left out where it is not asked for. Rows are read block by
 block, out of a zip too, compressed or not; no memory map, since a file that shrinks under one kills the process.
 In an `.npz`, `name` (or `column`) says which array holds the vectors, by default `embedding`, else the only one [N, D]
-of numbers; the other arrays of N rows are metadata. In Fortran order only a `.npy` can be read.
+of numbers; the other arrays of N rows are metadata where Arrow has their type. In Fortran order only a `.npy` can be
+read.
 """
 
 import logging
@@ -27,7 +28,7 @@ from embinv.data.dumps.stamps import Damage, FileStamp, open_stamped, watched
 logger = logging.getLogger(__name__)
 
 _SUFFIX = ".npy"
-_METADATA_KINDS = "biufUSM"  # of NumPy's dtypes those that have an Arrow type
+_METADATA_KINDS = "biufUSM"  # of NumPy's dtypes those of which most have an Arrow type
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class _Header:
 
     def holds_vectors(self) -> bool:
         return len(self.shape) == 2 and self.shape[1] > 0 and self.dtype.kind in "fiu"
+
+    def holds_metadata(self, rows: int) -> bool:
+        if self.dtype.kind not in _METADATA_KINDS or self.shape[:1] != (rows,) or self.row_bytes == 0:
+            return False
+        try:
+            pa.from_numpy_dtype(self.dtype.newbyteorder("="))
+        except pa.ArrowNotImplementedError:  # such as times in years, or numbers of 16 bytes
+            return False
+        return True
 
 
 def _read_header(stream: IO[bytes], where: str) -> _Header:
@@ -227,17 +237,13 @@ class NumpyDump:
 
     def _metadata(self, headers: dict[str, _Header], taken: set[str | None], total: int) -> tuple[str, ...]:
         names = choose_metadata(self.settings, list(headers), taken, self.address)
-        fit = [
-            name
-            for name in names
-            if headers[name].dtype.kind in _METADATA_KINDS and headers[name].shape[:1] == (total,)
-        ]
+        fit = [name for name in names if headers[name].holds_metadata(total)]
         others = [name for name in names if name not in fit]
         if others and self.settings.metadata is not None:
             header = headers[others[0]]
             raise ValueError(
                 f"--vectors {self.address}: {others[0]!r} is {header.dtype} of shape {header.shape}, not {total} plain "
-                "values; take it out of metadata"
+                "values of a type that Arrow has; take it out of metadata"
             )
         if others:
             logger.warning("%s: not read as metadata: %s", self.address, ", ".join(others))

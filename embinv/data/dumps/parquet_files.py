@@ -1,8 +1,9 @@
 """Vectors in Parquet: a file, or a folder of files, nested as Hive nests them (`split=test/part-0.parquet`) or not.
 
 Files come in the order of their paths; names that begin with `_` or `.` are skipped. What a Hive folder says becomes a
-metadata column of strings, unless the file has a column of that name. Pages are read as a stream, so that memory does
-not grow with the size of a row group; only the columns that are wanted are read.
+metadata column of strings, unless the file has a column of that name. Files without rows are left out, unless all are:
+their columns may have no type. Pages are read as a stream, so that memory does not grow with the size of a row group;
+only the columns that are wanted are read.
 """
 
 import os
@@ -93,26 +94,24 @@ def parquet_parts(dumps: list[ParquetDump]) -> list[ParquetPart]:
     parts: list[ParquetPart] = []
     kinds: set[pa.DataType | None] = set()
     first_row, width, of_width = 0, None, ""
-    for dump in dumps:
-        for path in parquet_paths(dump.address):
-            stamp, metadata, schema = _footer(path)
-            added, settings = _added(dump, path, schema)
-            columns = choose_columns(schema, settings, path, dump.default_id)
-            vector = schema.field(columns.vector).type
-            if pa.types.is_fixed_size_list(vector):
-                if width not in (None, vector.list_size):
-                    raise ValueError(
-                        f"--vectors {path}: its vectors have {vector.list_size} numbers, those of {of_width} {width}; "
-                        "give folders of one length each"
-                    )
-                width, of_width = vector.list_size, path
-            kinds.add(None if columns.id is None else id_type(schema.field(columns.id).type))
-            for groups in _runs(metadata, dump.part_rows):
-                rows = sum(metadata.row_group(group).num_rows for group in groups)
-                whole = len(groups) == metadata.num_row_groups
-                name = path if whole else f"{path} (row groups {groups[0]} to {groups[-1]})"
-                parts.append(ParquetPart(name, rows, stamp, columns, groups, first_row, added=added))
-                first_row += rows
+    for dump, path, stamp, metadata, schema in _footers(dumps):
+        added, settings = _added(dump, path, schema)
+        columns = choose_columns(schema, settings, path, dump.default_id)
+        vector = schema.field(columns.vector).type
+        if pa.types.is_fixed_size_list(vector):
+            if width not in (None, vector.list_size):
+                raise ValueError(
+                    f"--vectors {path}: its vectors have {vector.list_size} numbers, those of {of_width} {width}; "
+                    "give folders of one length each"
+                )
+            width, of_width = vector.list_size, path
+        kinds.add(None if columns.id is None else id_type(schema.field(columns.id).type))
+        for groups in _runs(metadata, dump.part_rows):
+            rows = sum(metadata.row_group(group).num_rows for group in groups)
+            whole = len(groups) == metadata.num_row_groups
+            name = path if whole else f"{path} (row groups {groups[0]} to {groups[-1]})"
+            parts.append(ParquetPart(name, rows, stamp, columns, groups, first_row, added=added))
+            first_row += rows
     return _of_one_id_type(parts, kinds)
 
 
@@ -133,6 +132,23 @@ def parquet_paths(address: str) -> list[str]:
     if not found:
         raise ValueError(f"--vectors {address}: the folder holds no Parquet file; give the folder of the vectors")
     return [path for _, path in sorted(found)]
+
+
+def _footers(
+    dumps: list[ParquetDump],
+) -> Iterator[tuple[ParquetDump, str, FileStamp, pq.FileMetaData, pa.Schema]]:
+    """The files with their footers; those without rows only if none has any."""
+    empty, filled = [], False
+    for dump in dumps:
+        for path in parquet_paths(dump.address):
+            found = (dump, path, *_footer(path))
+            if found[3].num_rows:
+                filled = True
+                yield found
+            else:
+                empty.append(found)
+    if not filled:
+        yield from empty
 
 
 def _footer(path: str) -> tuple[FileStamp, pq.FileMetaData, pa.Schema]:

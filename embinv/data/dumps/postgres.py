@@ -4,16 +4,18 @@
 REPEATABLE READ through a server-side cursor, so that who writes meanwhile changes nothing; they are ordered by the id:
 `id_column`, else `id`, else a primary key of one column. Without any, rows are numbered in the order in which the table
 stores them. Numbers, booleans, strings and arrays of strings and integers keep their types, all else (JSON, times,
-UUIDs) is read as PostgreSQL writes it. What it does not do: write, nor take a password from the address.
+UUIDs) is read as PostgreSQL writes it, and so are ids that are neither integers nor text. What it does not do: write,
+nor take a password from the address.
 
 n rows of a block, D embedding.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +28,7 @@ from embinv.data.dumps.settings import DumpSettings
 from embinv.data.dumps.stamps import GO_ON
 
 SCHEMES = ("postgresql", "postgres")
-_SECRETS = ("password", "sslpassword")
+_SECRET = re.compile(r"(ssl)?password\s*=", re.IGNORECASE)
 _NUMBERS = {"vector": ">f4", "halfvec": ">f2"}  # as their binary form has them, behind a head
 _HEAD_BYTES = 4
 _INTEGERS = {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64()}
@@ -40,6 +42,7 @@ _KEPT = {
     "_int8": pa.list_(pa.int64()),
     "_text": pa.list_(pa.string()),
 }
+_ID_KINDS = (*_INTEGERS, "text")
 _TABLES = """
     SELECT DISTINCT n.nspname || '.' || c.relname
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -109,9 +112,9 @@ class PostgresPart:
         from psycopg import sql
 
         columns: list[sql.Composable] = [sql.Identifier(self.vector[0])]
-        for name, kind in [*([self.id] if self.id else []), *(self.metadata if metadata else ())]:
-            form = "{}" if kind in _KEPT else "{}::text"
-            columns.append(sql.SQL(form).format(sql.Identifier(name)))
+        if self.id:
+            columns.append(_selected(*self.id, _ID_KINDS))
+        columns += [_selected(*each, _KEPT) for each in (self.metadata if metadata else ())]
         order: list[sql.Composable] = [sql.Identifier("kept", self.id[0])] if self.id else []
         if self.stored_order:
             order += [sql.Identifier("kept", "tableoid"), sql.Identifier("kept", "ctid")]
@@ -223,22 +226,27 @@ def refuse_secrets(address: str) -> None:
     Raises:
         ValueError: it has one; the message has not.
     """
-    parts = urlsplit(address)
-    if parts.password or any(key in _SECRETS for key, _ in parse_qsl(parts.query)):
+    shown = without_secrets(address)
+    if shown != address:
         raise ValueError(
-            f"--vectors {without_secrets(address)}: holds a password, which a list of processes shows to others; take "
-            "it out, and put it into the environment as PGPASSWORD, or into ~/.pgpass"
+            f"--vectors {shown}: holds a password, which a list of processes shows to others; take it out, and put it "
+            "into the environment as PGPASSWORD, or into ~/.pgpass (an @ in a value behind the host is written %40)"
         )
 
 
 def without_secrets(address: str) -> str:
-    """The address without passwords."""
-    parts = urlsplit(address)
-    user, at, host = parts.netloc.rpartition("@")
-    asked = parse_qsl(parts.query, keep_blank_values=True)
-    kept = [(key, value) for key, value in asked if key not in _SECRETS]
-    query = parts.query if kept == asked else urlencode(kept, safe="/")
-    return urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + host, query=query))
+    """The address, cut where it may hold a password; as it is if it holds none.
+
+    The raw text is judged, since libraries disagree on where `/`, `?` and `#` end a password: what lies between the
+    first `:` behind `://` and the last `@` may be one, and so may all behind a `password=`.
+    """
+    scheme, slashes, rest = address.partition("://")
+    plain = unquote(rest)
+    if _SECRET.search(plain):
+        return scheme + slashes + re.split(rf"[:?]|{_SECRET.pattern}", plain, maxsplit=1, flags=re.IGNORECASE)[0]
+    user, at, host = rest.rpartition("@")
+    name, _, secret = user.partition(":")
+    return f"{scheme}{slashes}{name}{at}{host}" if secret else address
 
 
 @contextmanager
@@ -250,6 +258,13 @@ def _connected(address: str) -> Iterator[Any]:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         yield connection
+
+
+def _selected(name: str, kind: str, kept: Collection[str]) -> Any:
+    """A column as it is read: kinds that are not kept are read as PostgreSQL writes them."""
+    from psycopg import sql
+
+    return sql.SQL("{}" if kind in kept else "{}::text").format(sql.Identifier(name))
 
 
 def _count(connection: Any, table: tuple[str, str]) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 
 from embinv.data.dumps.base import Block, BrokenDump
 from embinv.data.dumps.columns import choose_name, choose_vector
-from embinv.data.dumps.dict_rows import id_array, metadata_table, vector_of
+from embinv.data.dumps.dict_rows import Unseen, id_array, metadata_table, vector_of
 from embinv.data.dumps.settings import DumpSettings
 from embinv.data.dumps.stamps import FileStamp, damaged, open_stamped, watched
 
@@ -67,7 +67,7 @@ class QdrantPart:
         return watched(self._read(rows, metadata), self.stamp)
 
     def _read(self, rows: int, metadata: bool) -> Iterator[Block]:
-        start, dim = 0, None
+        start, dim, unseen = 0, None, Unseen(self.metadata if metadata else None)
         try:
             with _storage(self.stamp.path) as storage:
                 cursor = storage.execute("SELECT point FROM points ORDER BY rowid")
@@ -75,8 +75,10 @@ class QdrantPart:
                     points = [_read_point(each) for (each,) in held]
                     block = self._block(points, start, dim, metadata)
                     dim = block.vectors.shape[1]
+                    unseen.look_at([point.get("payload") or {} for point in points])
                     yield block
                     start += len(block)
+            unseen.warn(self.name)
         except (sqlite3.Error, pickle.UnpicklingError) as error:
             self.stamp.check(start)
             raise damaged(self.name, start, error) from error

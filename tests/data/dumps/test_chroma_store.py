@@ -53,6 +53,18 @@ def test_a_collection_that_shrinks_while_it_is_read_ends_the_reading(tmp_path):
         next(blocks)
 
 
+def test_a_field_that_no_row_has_is_warned_of_once_all_are_read(tmp_path, caplog):
+    client = chromadb.PersistentClient(tmp_path, Settings(anonymized_telemetry=False))
+    collection = client.create_collection("docs", embedding_function=None)
+    rows = {"ids": ["a", "b"], "embeddings": [[1, 2], [3, 4]], "documents": ["x", "y"]}
+    collection.add(metadatas=[{"page": 1}, {"late": 2}], **rows)
+    client.close()
+    for names, warned in ((["document", "page", "late"], False), (["page", "typo"], True)):
+        (part,) = open_dump(str(tmp_path), DumpSettings(metadata=names)).parts()
+        assert [block.metadata.column_names for block in part.blocks(1)] == [names] * 2
+        assert ("(docs): no row has 'typo'; mend metadata" in caplog.text) == warned
+
+
 def test_a_folder_without_a_database_gets_none(tmp_path):
     with pytest.raises(BrokenDump, match=r"holds no chroma.sqlite3; give the folder"):
         ChromaDump(str(tmp_path), DumpSettings()).parts()

@@ -54,3 +54,13 @@ def test_metadata_of_json_keep_what_arrow_can_hold(tmp_path):
         "late": [None, True],
     }
     assert block.ids.to_pylist() == [0, 1] and block.vectors.tolist() == [[1, 2], [3, 4.5]]
+
+
+def test_a_field_of_metadata_that_the_first_line_lacks_is_refused(tmp_path):
+    (tmp_path / "dump.jsonl").write_text('{"embedding": [1], "text": "a", "page": 1}')
+    (block,) = blocks_of(tmp_path / "dump.jsonl", metadata=["page"])
+    assert block.metadata.to_pydict() == {"page": [1]}
+    with pytest.raises(
+        ValueError, match=r"--vectors .*dump.jsonl: no column 'txt', it has embedding, text, page; mend"
+    ):
+        list(blocks_of(tmp_path / "dump.jsonl", metadata=["page", "txt"]))

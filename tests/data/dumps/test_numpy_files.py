@@ -36,6 +36,21 @@ def test_objects_are_never_unpickled(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [np.zeros(2, "datetime64[Y]"), np.zeros(2, "datetime64[h]"), np.zeros(2, np.longdouble), np.zeros((2, 0))],
+    ids=lambda other: f"{other.dtype}-{other.ndim}",
+)
+def test_arrays_that_arrow_has_no_type_for_are_left_out_with_a_warning(tmp_path, caplog, other):
+    days = np.array(["2020-01-02", "2020-01-03"], "datetime64[D]")
+    np.savez(tmp_path / "dump.npz", embedding=np.ones((2, 3)), other=other, days=days, big=np.array([1, 2], ">i4"))
+    (block,) = blocks_of(tmp_path / "dump.npz", 9)
+    assert block.metadata.to_pydict() == {"days": days.tolist(), "big": [1, 2]} and len(block) == 2
+    assert "dump.npz: not read as metadata: other" in caplog.text
+    with pytest.raises(ValueError, match=r"'other' is .* of shape .*take it out of metadata"):
+        list(blocks_of(tmp_path / "dump.npz", metadata=["other"]))
+
+
 def test_the_array_of_an_npz_is_chosen_by_name(tmp_path):
     np.savez(tmp_path / "dump.npz", a=np.ones((2, 3)), b=np.full((2, 4), 2.0), id=np.array(["x", "y"]))
     with pytest.raises(ValueError, match="several columns could hold the vectors; name one of a, b"):

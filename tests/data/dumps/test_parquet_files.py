@@ -52,6 +52,16 @@ def test_files_of_other_lengths_of_vectors_are_refused(tmp_path):
         list(blocks_of(tmp_path))
 
 
+def test_files_without_rows_are_left_out_whatever_the_types_of_their_columns(tmp_path):
+    nothing = pa.table({"embedding": pa.nulls(0)})
+    for name in ("a", "c"):
+        pq.write_table(nothing, tmp_path / f"{name}.parquet")
+    with pytest.raises(ValueError, match=r"a.parquet: column 'embedding' is null, expected lists of numbers"):
+        list(blocks_of(tmp_path))
+    pq.write_table(pa.table({"id": [7, 8], "embedding": [[1.0], [2.0]]}), tmp_path / "b.parquet")
+    assert [block.ids.to_pylist() for block in blocks_of(tmp_path)] == [[7], [8]]
+
+
 def test_an_empty_parquet_file_gives_no_blocks(tmp_path, table):
     pq.write_table(table.slice(0, 0), tmp_path / "dump.parquet")
     assert list(blocks_of(tmp_path / "dump.parquet")) == []

@@ -9,6 +9,7 @@ import pytest
 
 from embinv.data.dumps.base import BrokenDump
 from embinv.data.dumps.opening import DumpSettings, open_dump
+from embinv.data.dumps.postgres import without_secrets
 
 
 @pytest.fixture
@@ -74,6 +75,21 @@ def test_ids_that_become_strings_keep_their_own_order(server, database):
     database.execute("CREATE TABLE own.t (id numeric PRIMARY KEY, v vector(1))")
     database.execute("INSERT INTO own.t VALUES (10, '[10]'), (9, '[9]'), (100, '[100]')")
     assert read(server, name="own.t")[0].ids.to_pylist() == ["9", "10", "100"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "ids"),
+    [("real", ("10.5", "9"), ["9", "10.5"]), ("float8", ("1e300", "0.1"), ["0.1", "1e+300"]),
+     ("bool", ("true", "false"), ["false", "true"]), ("int[]", ("'{10}'", "'{9,1}'"), ["{9,1}", "{10}"]),
+     ("int2", ("10", "9"), [9, 10])],
+)  # fmt: skip
+def test_ids_that_are_neither_integers_nor_text_are_read_as_postgresql_writes_them(server, database, kind, values, ids):
+    database.execute(f"CREATE TABLE own.t (k {kind} PRIMARY KEY, s {kind}, v vector(1))")
+    database.execute(f"INSERT INTO own.t VALUES ({values[0]}, NULL, '[1]'), ({values[1]}, NULL, '[1]')")
+    (block,) = read(server, name="own.t")
+    assert block.ids.to_pylist() == ids
+    (block,) = read(server, name="own.t", id_column="k", metadata=["s", "k"])
+    assert block.ids.to_pylist() == ids and block.metadata.column_names == ["s"]
 
 
 def test_a_view_needs_a_column_to_order_it_by(server, database):
@@ -158,12 +174,25 @@ def test_nothing_can_be_written_while_reading(server):
 @pytest.mark.parametrize(
     "address",
     ["postgresql://me:hush@localhost/db", "postgres://localhost/db?user=me&password=hush",
-     "postgresql://me@localhost/db?host=/tmp&sslpassword=hush"],
+     "postgresql://me@localhost/db?host=/tmp&sslpassword=hush",
+     "postgresql://me:p#hush@host/db", "postgresql://me:p?hush@host/db", "postgresql://me:p/hush@host/db",
+     "postgresql://host/db#?password=hush",  # as libpq cuts them, and urllib does not
+     "postgresql://me:a@hush@host/db", "postgresql://host:5432/db?password=a@hush", "postgresql://me@h/db?p%61ssword=hush",
+     "postgresql://me:hush?password=hush@host/db", "postgresql://host/db%3Fpassword=hush"],
 )  # fmt: skip
 def test_a_password_in_the_address_is_refused_and_not_repeated(address):
     with pytest.raises(ValueError, match=r"holds a password.*PGPASSWORD.*~/.pgpass") as caught:
         open_dump(address)
     assert "hush" not in str(caught.value) and "--vectors postgres" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://me@host:5432/db?sslmode=require&application_name=a%40b", "postgresql://[::1]:5432/db", "postgresql://me:@/db",
+     "postgresql:///db?host=/tmp:/x&passfile=/y", "postgres://me@h1:1,h2:2/db?require_auth=password"],
+)  # fmt: skip
+def test_an_address_without_a_password_is_shown_as_it_is(address):
+    assert open_dump(address).address == without_secrets(address) == address
 
 
 def test_a_server_that_is_not_there_is_said(tmp_path):

@@ -52,6 +52,16 @@ def test_vectors_come_as_they_were_written_and_payloads_as_metadata(tmp_path):
     assert read(tmp_path, metadata=["c"])[0].metadata.to_pydict() == {"c": [None, None, "x"]}
 
 
+def test_a_field_that_no_point_has_is_warned_of_once_all_are_read(tmp_path, caplog):
+    write(tmp_path, "docs", [(1, [3, 4], {"a": 1}), (2, [1, 0], None), (3, [1, 1], {"late": None})])
+    read(tmp_path, 1)
+    read(tmp_path, 1, metadata=["a", "late"])
+    assert caplog.text == ""
+    found = read(tmp_path, 1, metadata=["a", "typo"])
+    assert [block.metadata["typo"].to_pylist() for block in found] == [[None]] * 3
+    assert "(docs): no row has 'typo'; mend metadata" in caplog.text
+
+
 def test_a_vector_is_chosen_by_its_name(tmp_path):
     both = {"a": SPACE, "b": models.VectorParams(size=3, distance=models.Distance.DOT)}
     sparse = models.SparseVector(indices=[1], values=[2.0])
