@@ -52,12 +52,14 @@ def _entities(
 ) -> Iterator[bool]:
     """Of each labelled value that the original holds whole, whether the recovered text holds it."""
     for row in rows:
+        if row["text"] is None:  # its vector cannot be inverted, and the report leaves it out
+            continue
         labelled = corpus[int(row["id"])]
         original = json.loads(row["metadata"] or "{}").get(text_column) if text_column else None
         for span in labelled["spans"] or []:
             surface = whole_words(labelled["text"], span["start"], span["end"])
             if stands(surface, original or labelled["text"]):
-                yield stands(surface, row["text"] or "")
+                yield stands(surface, row["text"])
 
 
 def whole_words(text: str, start: int, end: int) -> str:

@@ -113,6 +113,15 @@ def adapt(
     return Adapted(kind(changed, batch_size, precision), chosen.map, chosen.name, trained is not None)
 
 
+def fitting(settings: AdaptationSettings, texts: int) -> AdaptationSettings:
+    """The settings with steps as small as the attacker's texts ask for, unless their size was given."""
+    room = texts - min(settings.held_back, max(1, texts // 10))
+    given = "batch_size" in settings.model_fields_set
+    if given or not settings.steps or not 0 < room < settings.batch_size:
+        return settings
+    return settings.model_copy(update={"batch_size": room})
+
+
 def texts_held_back(texts: int, settings: AdaptationSettings) -> int:
     """How many of his texts the attacker judges his training by.
 

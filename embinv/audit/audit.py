@@ -61,7 +61,8 @@ def write_report(
 
     Raises:
         MissingLibrary: Presidio is not installed.
-        ValueError: rows that cannot be read, no rows, a text column that no row has, or labels of another corpus.
+        ValueError: rows that cannot be read, none with a text, a text column that no row has, or labels of another
+            corpus.
     """
     files = recovered_files(recovered)
     total = count_rows(files)
@@ -75,7 +76,12 @@ def write_report(
         for rows in read_rows(files, settings.text_column, labels):
             write(rows.ids, gathered.add(rows))
             if on_progress is not None:
-                on_progress(gathered.rows, total)
+                on_progress(gathered.rows + gathered.without_text, total)
+        if not gathered.rows:
+            raise ValueError(
+                f"--recovered {files[0]}: none of its {total:,} rows has a text; run the inversion job on vectors that "
+                "can be inverted"
+            )
         if settings.text_column is not None and not gathered.originals:
             raise ValueError(
                 f"--text-column {settings.text_column}: no row's metadata has a text in it; name the store's column "
@@ -104,6 +110,7 @@ def _report(
         origin=origin,
         settings=settings.model_dump(mode="json"),
         rows=gathered.rows,
+        without_text=gathered.without_text,
         sampled=len(sample),
         unit=unit,
         leakage=gathered.leakage(),

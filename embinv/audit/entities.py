@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from embinv.audit.leakage import figure_entry
+from embinv.audit.ratio_sums import RatioSums
 from embinv.audit.spacing import stands_in, without_accents
 from embinv.metrics.entities import Entities
-from embinv.metrics.figures import ratio_figure
 
 FILE = "entities.parquet"
 
@@ -48,37 +48,36 @@ def entities_table(ids: Sequence[int | str], hits: Sequence[Sequence[Hit]], sche
     return pa.table([pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)], schema)
 
 
-def entity_rates(tallies: Sequence[dict[str, tuple[int, int]]]) -> dict[str, Any] | None:
-    """Share of entities that were found, over all and by kind, with standard errors over texts.
+class EntityRates:
+    """The share of entities that were found, over all and by kind, with standard errors over texts."""
 
-    Args:
-        tallies: of each text, (found, labelled) by kind; texts without entities may be missing.
+    def __init__(self) -> None:
+        self._all = RatioSums()
+        self._by_kind: dict[str, RatioSums] = {}
 
-    Returns:
-        n (entities), texts, found, recall, recall_se, and by_kind: the same of each kind. A standard error is None
-        where one text alone has such an entity. None if nobody has one.
-    """
-    kinds = sorted({kind for tally in tallies for kind in tally})
-    if not kinds:
-        return None
-    totals = [tuple(map(sum, zip(*tally.values(), strict=True))) for tally in tallies if tally]
-    rates = _rate(totals)
-    rates["by_kind"] = {kind: _rate([tally[kind] for tally in tallies if kind in tally]) for kind in kinds}
-    return rates
+    def add(self, hits: Sequence[Hit]) -> None:
+        """Counts the entities of one text; one without any does not count."""
+        if not hits:
+            return
+        self._all.add(sum(hit.found for hit in hits), len(hits))
+        for kind in {hit.kind for hit in hits}:
+            found = [hit.found for hit in hits if hit.kind == kind]
+            self._by_kind.setdefault(kind, RatioSums()).add(sum(found), len(found))
+
+    def rates(self) -> dict[str, Any] | None:
+        """What was counted.
+
+        Returns:
+            n (entities), texts, found, recall, recall_se, and by_kind: the same of each kind. A standard error is None
+            where one text alone has such an entity. None if nobody has one.
+        """
+        if not self._by_kind:
+            return None
+        return _rate(self._all) | {"by_kind": {kind: _rate(sums) for kind, sums in sorted(self._by_kind.items())}}
 
 
-def tally(hits: Sequence[Hit]) -> dict[str, tuple[int, int]]:
-    """(found, labelled) by kind of one text."""
-    counts: dict[str, tuple[int, int]] = {}
-    for kind, _, found in hits:
-        right, all_of = counts.get(kind, (0, 0))
-        counts[kind] = (right + found, all_of + 1)
-    return counts
-
-
-def _rate(pairs: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-    parts, wholes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    found: dict[str, Any] = {"n": sum(wholes), "texts": len(pairs), "found": sum(parts)}
-    if len(pairs) < 2:
-        return found | {"recall": sum(parts) / sum(wholes), "recall_se": None}
-    return found | figure_entry("recall", ratio_figure(parts, wholes))
+def _rate(sums: RatioSums) -> dict[str, Any]:
+    found: dict[str, Any] = {"n": sums.whole, "texts": sums.n, "found": sums.part}
+    if sums.n < 2:
+        return found | {"recall": sums.part / sums.whole, "recall_se": None}
+    return found | figure_entry("recall", sums.figure())

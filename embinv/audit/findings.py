@@ -17,6 +17,13 @@ FORMAT = 1
 UNDEFENDED = "none"
 """How a sweep calls the vectors as they are."""
 
+WHO = {
+    "leakage": "an attacker who does not adapt",
+    "adapted": "an attacker who adapts",
+    "rotation": "an attacker who knows pairs of text and vector",
+}
+"""The attackers of a sweep, as its rows call the one who reads most."""
+
 SAID_OF_KINDS = 4  # kinds of entities that a sentence names
 
 
@@ -25,6 +32,7 @@ def findings(
     origin: Mapping[str, Any],
     settings: Mapping[str, Any],
     rows: int,
+    without_text: int,
     sampled: int,
     unit: str,
     leakage: Mapping[str, Any],
@@ -41,6 +49,7 @@ def findings(
         origin: where the texts come from: dump, checkpoint, encoder, strategy, steps, seed, code version, date, by.
         settings: of the report.
         rows: recovered texts.
+        without_text: vectors that could not be inverted; nothing else counts them.
         sampled: how many of them topics, BLEU and examples are of.
         unit: what texts were compared by: tokens or words.
         leakage: by_probability, by_comparison and agreement of `embinv.audit.leakage`, each of which may be None.
@@ -57,6 +66,7 @@ def findings(
         "origin": plain(origin),
         "settings": plain(settings),
         "rows": rows,
+        "without_text": without_text,
         "sampled": sampled,
         "unit": unit,
         "recognition": plain(recognition),
@@ -106,6 +116,12 @@ def summary(report: Mapping[str, Any]) -> list[str]:
             f"{expected['likely']:,} more likely than not, {expected['nearly_sure']:,} with a probability of 0.9 or "
             "more."
         )
+    elif report["origin"].get("refine_steps"):
+        said.append(
+            "The texts were refined, and probabilities are calibrated only for texts that the checkpoint writes by "
+            "itself; so how many vectors give their text away is not predicted. Invert without --refine-steps to have "
+            "it predicted."
+        )
     else:
         said.append(
             "The checkpoint gave no calibrated probabilities, so how many vectors give their text away is not "
@@ -131,10 +147,21 @@ def summary(report: Mapping[str, Any]) -> list[str]:
             f"({percent(entities['recall'], entities['recall_se'])})" + (f"; most of {kinds}." if kinds else ".")
         )
     if personal := report["personal_data"]:
-        confirmed = [row["confirmed"] for row in personal if row["confirmed"] is not None]
+        judged = [row for row in personal if row["confirmed"] is not None]
+        confirmed = sum(row["confirmed"] for row in judged)
+        of_these = confirmed + sum(row["unconfirmed"] for row in judged)
         said.append(
             f"Recovered texts hold {sum(row['found'] for row in personal):,} pieces of personal data that patterns "
-            "recognise" + (f", of which {sum(confirmed):,} stand in the originals too." if confirmed else ".")
+            "recognise"
+            + (
+                f"; of the {of_these:,} in texts with an original, {confirmed:,} stand in the originals too."
+                if judged
+                else "."
+            )
+        )
+    if report["without_text"]:
+        said.append(
+            f"{report['without_text']:,} vectors could not be inverted and have no text; nothing else counts them."
         )
     return said
 
@@ -176,17 +203,11 @@ def defence_name(row: Mapping[str, Any]) -> str:
     return str(row.get("defence")) + (f" ({setting})" if setting not in (None, "") else "")
 
 
-def leaks(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What leaks through a defence: to an attacker who adapts to it, where that was measured."""
-    return row.get("adapted") or row.get("leakage") or {}
-
-
 def _cost(row: Mapping[str, Any]) -> str:
     parts = []
-    measured = leaks(row)
-    if measured.get("token_f1") is not None:
-        who = "an attacker who adapts" if row.get("adapted") else "an attacker who does not adapt"
-        parts.append(f"token F1 {percent(measured['token_f1'], measured.get('token_f1_se'))} to {who}")
+    if worst := row.get("worst"):
+        who = WHO.get(worst["attacker"], worst["attacker"])
+        parts.append(f"token F1 {percent(worst['token_f1'], worst.get('token_f1_se'))} to {who}")
     if row.get("ndcg_at_10") is not None:
         parts.append(f"nDCG@10 {row['ndcg_at_10']:.3f}")
     if row.get("bytes_per_vector") is not None:

@@ -3,12 +3,12 @@
 Texts are kept of at most `SAMPLE` rows, drawn by seed; of all others only what the report's figures are made of.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from embinv.audit.entities import Hit, entity_rates, find_entities, tally
+from embinv.audit.entities import EntityRates, Hit, find_entities
 from embinv.audit.leakage import (
     Comparison,
     Tokenize,
@@ -20,7 +20,7 @@ from embinv.audit.leakage import (
     given_away,
 )
 from embinv.audit.masking import WordCounts
-from embinv.audit.personal_counts import Counts, count_personal, personal_summary
+from embinv.audit.personal_counts import PersonalSums, count_personal
 from embinv.audit.personal_data import find_spans
 from embinv.audit.rows import Rows
 from embinv.metrics.text import sentence_bleu
@@ -38,6 +38,9 @@ class Gathered:
         tokenize: what texts are compared by.
 
     Attributes:
+        rows: with a text.
+        without_text: rows that could not be inverted, which count nowhere else.
+        originals: texts that the text column gave.
         words: in how many texts each word stands.
         sample: ids, texts, originals, langs, labelled values and hits of the sampled rows, and their row numbers.
     """
@@ -51,9 +54,10 @@ class Gathered:
         self._probabilities: list[np.ndarray] = []
         self._confidences: list[np.ndarray] = []
         self._comparisons: list[Comparison] = []
-        self._tallies: list[dict[str, tuple[int, int]]] = []
-        self._personal: list[Mapping[str, Counts]] = []
+        self._entities = EntityRates()
+        self._personal = PersonalSums()
         self.rows = 0
+        self.without_text = 0
         self.originals = 0
         self.words = WordCounts()
         self.sample: list[dict[str, Any]] = []
@@ -63,11 +67,13 @@ class Gathered:
         n = len(rows)
         entities = rows.entities or [[] for _ in range(n)]
         hits = find_entities(entities, rows.texts)
-        self._tallies += [tally(own) for own in hits if own]
+        for own in hits:
+            self._entities.add(own)
         self._probabilities.append(rows.probabilities)
         self._confidences.append(rows.confidences)
         self._comparisons.append(compare(rows.originals, rows.texts, self._tokenize))
-        self.originals += sum(original is not None for original in rows.originals)
+        self.originals += rows.in_column
+        self.without_text += rows.without_text
         self._count_personal(rows)
         self.words.add(rows.texts)
         for place, labelled in enumerate(entities):
@@ -91,8 +97,8 @@ class Gathered:
     def _count_personal(self, rows: Rows) -> None:
         said = find_spans(rows.texts, rows.langs, self._languages)
         true = find_spans([original or "" for original in rows.originals], rows.langs, self._languages)
-        counted = map(count_personal, rows.texts, said, rows.originals, true)
-        self._personal += [counts for counts in counted if counts]
+        for counts in map(count_personal, rows.texts, said, rows.originals, true):
+            self._personal.add(counts)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -130,8 +136,8 @@ class Gathered:
 
     def entities(self) -> dict[str, Any] | None:
         """Rates of labelled values; None where nothing is labelled."""
-        return entity_rates(self._tallies)
+        return self._entities.rates()
 
     def personal_data(self) -> list[dict[str, Any]]:
         """What was recognised, by kind."""
-        return personal_summary(self._personal)
+        return self._personal.summary()

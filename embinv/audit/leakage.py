@@ -80,6 +80,7 @@ def by_probability(probabilities: np.ndarray) -> dict[str, Any] | None:
         (at 0.9 or more), and curve: the share of rows at each threshold or above.
     """
     known = probabilities[~np.isnan(probabilities)]
+    stored = known.astype(np.float32)  # as files have them: a 0.9 there is not below 0.9
     if not len(known):
         return None
     expected, error = float(known.sum()), sqrt(float((known * (1.0 - known)).sum()))
@@ -89,9 +90,9 @@ def by_probability(probabilities: np.ndarray) -> dict[str, Any] | None:
         "expected_se": error,
         "share": expected / len(known),
         "share_se": error / len(known),
-        "likely": int((known >= LIKELY).sum()),
-        "nearly_sure": int((known >= NEARLY_SURE).sum()),
-        "curve": [{"threshold": each, "share": float((known >= each).mean())} for each in THRESHOLDS],
+        "likely": int((stored >= np.float32(LIKELY)).sum()),
+        "nearly_sure": int((stored >= np.float32(NEARLY_SURE)).sum()),
+        "curve": [{"threshold": each, "share": float((stored >= np.float32(each)).mean())} for each in THRESHOLDS],
     }
 
 

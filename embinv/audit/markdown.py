@@ -57,7 +57,7 @@ def plain_text(value: object) -> str:
 def _section(made: Mapping[str, Table], key: str) -> list[str]:
     if key not in made:
         return []
-    caption, header, rows = made[key]
+    caption, header, rows, notes = made[key]
     return [
         f"## {TITLES[key]}",
         "",
@@ -66,6 +66,7 @@ def _section(made: Mapping[str, Table], key: str) -> list[str]:
         f"| {' | '.join(map(plain_text, header))} |",
         f"|{'---|' * len(header)}",
         *(f"| {' | '.join(plain_text(cell) or '-' for cell in row)} |" for row in rows),
+        *(["", *_sentences(notes)] if notes else []),
         "",
     ]
 

@@ -71,7 +71,9 @@ def _facts(given: Mapping[str, Any] | None) -> str:
 
 
 def _table(made: Table | None) -> str:
-    return table(visible(made.caption), [visible(cell) for cell in made.header], _cells(made)) if made else ""
+    if made is None:
+        return ""
+    return table(visible(made.caption), [visible(cell) for cell in made.header], _cells(made)) + _sentences(made.notes)
 
 
 def _cells(made: Table) -> list[list[str]]:
@@ -93,7 +95,7 @@ def _leakage(drawn: Mapping[str, Plot], made: Mapping[str, Table]) -> str:
 def _defences(drawn: Mapping[str, Plot], made: Mapping[str, Table]) -> str:
     captions = {
         "defences": "Each point is a defence: to the right the search is better, further down less leaks. Bars are "
-        "standard errors; the front joins the defences that no other one beats in both.",
+        "standard errors; the front joins the defences that no other one beats in both, at their worst attacker.",
         "rotation": "A secret rotation against an attacker who knows some pairs. Bars are standard errors.",
     }
     return figures(drawn, captions) + _table(made.get("defences")) + _table(made.get("rotation"))

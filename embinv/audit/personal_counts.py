@@ -4,13 +4,13 @@ A find is confirmed if its words stand in the original too (`embinv.audit.spacin
 knows, and it is None. Finds in the originals that stand in the recovered text are what was recovered.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from embinv.audit.leakage import figure_entry
 from embinv.audit.personal_data import Span
+from embinv.audit.ratio_sums import RatioSums
 from embinv.audit.spacing import stands_in
-from embinv.metrics.figures import ratio_figure
 
 
 class Counts(NamedTuple):
@@ -42,41 +42,57 @@ def count_personal(
     return counts
 
 
-def personal_summary(tallies: Iterable[Mapping[str, Counts]]) -> list[dict[str, Any]]:
-    """Over all texts, by kind, the commonest first.
+class PersonalSums:
+    """The counts of all texts, by kind."""
 
-    Args:
-        tallies: of each text with a find; texts without one may be missing.
+    def __init__(self) -> None:
+        self._by_kind: dict[str, _Sums] = {}
 
-    Returns:
-        For each kind: kind, found, texts (that hold one), confirmed and unconfirmed (over texts with an original),
-        in_originals, recovered, recovery and recovery_se (their ratio over texts; None below two texts).
-    """
-    by_kind: dict[str, list[Counts]] = {}
-    for tally in tallies:
-        for kind, counts in tally.items():
-            by_kind.setdefault(kind, []).append(counts)
-    rows = [{"kind": kind} | _row(counts) for kind, counts in by_kind.items()]
-    return sorted(rows, key=lambda row: (-row["found"], -row["in_originals"], row["kind"]))
+    def add(self, counted: Mapping[str, Counts]) -> None:
+        """Adds the counts of one text."""
+        for kind, counts in counted.items():
+            self._by_kind.setdefault(kind, _Sums()).add(counts)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """What was counted, the commonest kind first.
+
+        Returns:
+            For each kind: kind, found, texts (that hold one), confirmed and unconfirmed (over texts with an original),
+            in_originals, recovered, recovery and recovery_se (their ratio over texts; None below two texts).
+        """
+        rows = [{"kind": kind} | sums.row() for kind, sums in self._by_kind.items()]
+        return sorted(rows, key=lambda row: (-row["found"], -row["in_originals"], row["kind"]))
 
 
-def _row(counts: Sequence[Counts]) -> dict[str, Any]:
-    judged = [each for each in counts if each.confirmed is not None]
-    true = [each for each in counts if each.in_original]
-    confirmed = sum(each.confirmed or 0 for each in judged)
-    row: dict[str, Any] = {
-        "found": sum(each.found for each in counts),
-        "texts": sum(each.found > 0 for each in counts),
-        "confirmed": confirmed if judged else None,
-        "unconfirmed": sum(each.found for each in judged) - confirmed if judged else None,
-        "in_originals": sum(each.in_original for each in true),
-        "recovered": sum(each.recovered for each in true),
-        "recovery": None,
-        "recovery_se": None,
-    }
-    if len(true) >= 2:
-        row |= figure_entry("recovery", ratio_figure([e.recovered for e in true], [e.in_original for e in true]))
-    return row
+class _Sums:
+    """Of one kind."""
+
+    def __init__(self) -> None:
+        self._found = self._texts = self._judged = self._found_in_judged = self._confirmed = 0
+        self._recovered = RatioSums()
+
+    def add(self, counts: Counts) -> None:
+        self._found += counts.found
+        self._texts += counts.found > 0
+        if counts.confirmed is not None:
+            self._judged += 1
+            self._found_in_judged += counts.found
+            self._confirmed += counts.confirmed
+        if counts.in_original:
+            self._recovered.add(counts.recovered, counts.in_original)
+
+    def row(self) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "found": self._found,
+            "texts": self._texts,
+            "confirmed": self._confirmed if self._judged else None,
+            "unconfirmed": self._found_in_judged - self._confirmed if self._judged else None,
+            "in_originals": self._recovered.whole,
+            "recovered": self._recovered.part,
+            "recovery": None,
+            "recovery_se": None,
+        }
+        return row | (figure_entry("recovery", self._recovered.figure()) if self._recovered.n >= 2 else {})
 
 
 def _surfaces(text: str, spans: Sequence[Span]) -> dict[str, list[str]]:

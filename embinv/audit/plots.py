@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Mapping[str, Any]]
 
-ATTACKERS = {"leakage": "does not adapt", "adapted": "adapts to it"}
+ATTACKERS = {"leakage": "does not adapt", "adapted": "adapts to it", "rotation": "knows pairs"}
 LONGEST = 34  # signs of a label beside an axis
 
 
@@ -97,7 +97,13 @@ def _drawn(row: Mapping[str, Any]) -> bool:
 
 
 def _leak(row: Mapping[str, Any], who: str) -> float | None:
-    return (row.get(who) or {}).get("token_f1")
+    return _figures(row, who).get("token_f1")
+
+
+def _figures(row: Mapping[str, Any], who: str) -> Mapping[str, Any]:
+    """Of who knows pairs only where nobody reads more: his other figures are another plot's."""
+    worst = row.get("worst") or {}
+    return worst if worst.get("attacker") == who else row.get(who) or {}
 
 
 def _defences(rows: Rows) -> Plot:
@@ -105,7 +111,7 @@ def _defences(rows: Rows) -> Plot:
     figure = canvas(4.4)
     axes, told = figure.add_subplot(), []
     front = sorted((row for row in rows if row.get("on_front")), key=lambda row: row["ndcg_at_10"])
-    ends = [max(leak for who in ATTACKERS if (leak := _leak(row, who)) is not None) for row in front]
+    ends = [row["worst"]["token_f1"] for row in front]
     if len(front) > 1:
         at = [row["ndcg_at_10"] for row in front]
         axes.plot(at, ends, color=MUTED, linestyle=LINES[1], linewidth=1.2, zorder=1, label="front")
@@ -113,12 +119,16 @@ def _defences(rows: Rows) -> Plot:
         mine = [row for row in rows if _leak(row, who) is not None]
         if not mine:
             continue
-        spread = [(row[who].get("token_f1_se") if row[who].get("token_f1_se") is not None else nan) for row in mine]
+        errors = [_figures(row, who).get("token_f1_se") for row in mine]
+        spread = [nan if error is None else error for error in errors]
         look: dict[str, Any] = {"color": SERIES[number], "marker": MARKERS[number], "linestyle": "none", "capsize": 2}
-        values = [row[who]["token_f1"] for row in mine]
+        values = [_figures(row, who)["token_f1"] for row in mine]
         drawn = axes.errorbar([row["ndcg_at_10"] for row in mine], values, yerr=spread, label=label, **look)
         drawn[0].set_clip_on(False)
-        told += [f"{defence_name(row)}, attacker {label}: token F1 {row[who]['token_f1']:.1%}" for row in mine]
+        told += [
+            f"{defence_name(row)}, attacker {label}: token F1 {leak:.1%}"
+            for row, leak in zip(mine, values, strict=True)
+        ]
     for row, leak in zip(front, ends, strict=True):
         where = (row["ndcg_at_10"], leak)
         label = _short(defence_name(row))

@@ -1,7 +1,7 @@
 """The recovered texts that a leakage report is about: read block by block from the files of the inversion job.
 
     id            int64 or string
-    text          string: what was recovered
+    text          string: what was recovered; null for a vector that could not be inverted, which is only counted
     confidence    float: the decoder's own; orders texts
     probability   float: calibrated probability that at least 90% of the text is right; null where none was calibrated
     metadata      string: a JSON object with the store's other columns; null where it had none
@@ -11,7 +11,7 @@ Other columns are not read. Nothing is unpickled. What stands in the texts is lo
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embinv.data.labels import read_entities, read_texts
+from embinv.data.labels import LabelledTexts
 
 BLOCK_ROWS = 4096
 NEEDED = ("id", "text")
@@ -38,6 +38,8 @@ class Rows:
         originals: the true texts, None where a row has none.
         langs: language codes, None where a row has none.
         entities: labelled entities of each original as (kind, surface form); None where no labels were given.
+        in_column: how many originals the text column gave.
+        without_text: rows of the files that stand in none of these, since they have no text.
     """
 
     ids: list[int | str]
@@ -47,6 +49,8 @@ class Rows:
     originals: list[str | None]
     langs: list[str | None]
     entities: list[list[tuple[str, str]]] | None = None
+    in_column: int = 0
+    without_text: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,12 +106,13 @@ def read_rows(
         ValueError: a file is damaged, metadata is no JSON object, or `labels` is not the corpus of these ids; the
             message names the place.
     """
+    corpus = None if labels is None else LabelledTexts(labels)
     for path in files:
         with _open(path) as file:
             columns = [name for name in READ if name in file.schema_arrow.names]
             try:
                 for batch in file.iter_batches(block_rows, columns=columns):
-                    yield _labelled(_rows(batch, path, text_column), labels)
+                    yield _labelled(_rows(batch, path, text_column), corpus)
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(
                     f"{path}: is damaged ({_first_line(error)}); run the inversion job again, which writes it anew"
@@ -128,6 +133,8 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _rows(batch: pa.RecordBatch, path: Path, text_column: str | None) -> Rows:
+    whole = batch.num_rows
+    batch = batch.filter(batch.column("text").is_valid())
     found = {name: batch.column(name) for name in batch.schema.names}
     n = batch.num_rows
     originals: list[str | None] = [None] * n
@@ -141,31 +148,28 @@ def _rows(batch: pa.RecordBatch, path: Path, text_column: str | None) -> Rows:
         originals[place] = None if text_column is None else _string(columns.get(text_column))
     return Rows(
         ids,
-        [text or "" for text in found["text"].to_pylist()],
+        found["text"].to_pylist(),
         _floats(found.get("confidence"), n),
         _floats(found.get("probability"), n),
         originals,
         langs,
+        in_column=sum(original is not None for original in originals),
+        without_text=whole - n,
     )
 
 
-def _labelled(rows: Rows, labels: Path | None) -> Rows:
-    if labels is None:
+def _labelled(rows: Rows, corpus: LabelledTexts | None) -> Rows:
+    if corpus is None:
         return rows
     try:
-        ids = [int(each) for each in rows.ids]
-    except ValueError as error:
+        ids = np.array([int(each) for each in rows.ids], np.int64).tolist()
+    except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"--labels {labels}: labels are found by the ids of a corpus, which are whole numbers, and these rows have "
-            f"others ({error}); leave --labels out, or dump the vectors with the corpus's ids"
+            f"--texts {corpus.folder}: labels are found by the ids of a corpus, which are whole numbers of 64 bits, "
+            f"and these rows have others ({error}); leave --texts out, or dump the vectors with the corpus's ids"
         ) from error
-    missing = [place for place, original in enumerate(rows.originals) if original is None]
-    own = list(rows.originals)
-    for place, text in zip(missing, read_texts(labels, [ids[place] for place in missing]), strict=True):
-        own[place] = text
-    owns = [text or "" for text in own]
-    entities = read_entities(labels, ids, owns) or [[] for _ in ids]
-    return Rows(rows.ids, rows.texts, rows.confidences, rows.probabilities, own, rows.langs, entities)
+    originals, entities = corpus.look_up(ids, rows.originals)
+    return replace(rows, originals=originals, entities=entities)
 
 
 def _json_object(line: str, path: Path, number: int | str) -> dict[str, Any]:

@@ -41,8 +41,10 @@ DEFINITIONS = {
     "training was asked for",
     "ndcg_at_10": "of the ten nearest others by exact cosine without a defence; gains are 10 for the nearest, to 1",
     "recall_at_10": "share of those ten among the ten that the defended store finds",
-    "on_front": "no other defence has as little token F1 (the highest of all attackers', of a rotation known pairs "
-    "count too) and as high an nDCG, and less or more of one",
+    "on_front": "no other defence has as little token F1 (the worst attacker's) and as high an nDCG, and less or more "
+    "of one",
+    "worst": "token F1 of the attacker who reads most, and who that is: leakage, adapted, or rotation, who knows "
+    "pairs of a rotated store",
     "f1_share": "token F1 from a rotated store, undone with so many known pairs, over that without a rotation",
 }
 """What each figure means, word for word as reports give it."""
@@ -96,8 +98,9 @@ def sweep(
     Returns:
         `rows`, the first of them without a defence: defence, setting, bytes_per_vector, leakage and adapted (null
         with 0 steps) with token_f1, exact_match and entity_recall (where labelled) and their standard errors (`_se`),
-        ndcg_at_10 and recall_at_10 with theirs, on_front. `rotation`: pairs, token_f1, token_f1_se, f1_share. `n`,
-        `known`, `settings` and `definitions` say what was measured.
+        worst with attacker, token_f1 and token_f1_se, ndcg_at_10 and recall_at_10 with theirs, on_front. `rotation`:
+        pairs, token_f1, token_f1_se, f1_share. `n`, `known`, `settings`, `changed` (where the usual settings do
+        not fit) and `definitions` say what was measured.
 
     Raises:
         ValueError: a setting does not fit the vectors, a library is missing, or there are too few texts; raised before
@@ -115,6 +118,9 @@ def sweep(
     rows = np.random.default_rng(settings.seed).permutation(len(held_out))[: settings.rows]
     texts = held_out.take(rows)
     own = known.sample(settings.known_rows, settings.seed)
+    settings, changed = settings.fitting(dim, len(own))
+    for line in changed:
+        on_progress(line)
     texts_held_back(len(own), settings.adaptation)  # refuses too few
     labelled = None if entities is None else [entities[row] for row in rows.tolist()]
     attack = _Attack(inverter, texts, labelled, settings)
@@ -143,11 +149,13 @@ def sweep(
     if settings.redaction and encoder is not None and find_spans is not None:
         found.append(measured(_redacted(texts.texts, own.texts, vectors, encoder, find_spans)))
     undone = _rotation(attack, vectors, own_vectors, settings, on_progress) if settings.rotation else []
-    front = on_front([_worst(row, undone) for row in found], [row["ndcg_at_10"] for row in found])
+    found = [{**row, "worst": _worst(row, undone)} for row in found]
+    front = on_front([row["worst"]["token_f1"] for row in found], [row["ndcg_at_10"] for row in found])
     return {
         "n": len(texts),
         "known": len(own),
         "settings": settings.model_dump(mode="json"),
+        "changed": changed,
         "rows": [{**row, "on_front": on} for row, on in zip(found, front, strict=True)],
         "rotation": undone,
         "definitions": DEFINITIONS,
@@ -206,10 +214,13 @@ def _redacted(texts: list[str], own: list[str], vectors: np.ndarray, encoder: En
     return _Store("redaction", "", 4 * vectors.shape[1], stored, vectors, stored, lambda: encoded(own))
 
 
-def _worst(row: dict[str, Any], undone: Sequence[dict[str, Any]]) -> float:
-    """Token F1 of the best attacker; of a rotation those with known pairs count too."""
-    attackers = [each for each in (row["leakage"], row["adapted"]) if each is not None]
-    return max(each["token_f1"] for each in [*attackers, *(undone if row["defence"] == Rotation.name else ())])
+def _worst(row: dict[str, Any], undone: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Who reads most, and how much; of a rotation those with known pairs count too."""
+    attackers = [(name, row[name]) for name in ("leakage", "adapted") if row[name] is not None]
+    if row["defence"] == Rotation.name:
+        attackers += [("rotation", each) for each in undone]
+    attacker, figures = max(attackers, key=lambda each: each[1]["token_f1"])
+    return {"attacker": attacker} | {name: figures[name] for name in ("token_f1", "token_f1_se")}
 
 
 def _rotation(

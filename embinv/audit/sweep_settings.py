@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from embinv.audit.adaptation import AdaptationSettings
+from embinv.audit.adaptation import AdaptationSettings, fitting
 from embinv.defences.base import Defence
 from embinv.defences.noise import Noise
 from embinv.defences.plain import Plain
@@ -12,7 +12,10 @@ from embinv.defences.truncation import PCA, Matryoshka
 
 
 class SweepSettings(BaseModel):
-    """The settings of `embinv.audit.sweep.sweep`. An empty list or false leaves a defence out."""
+    """The settings of `embinv.audit.sweep.sweep`. An empty list or false leaves a defence out.
+
+    What is given must fit the vectors; of what is not given, what does not fit is left out (`fitting`).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,6 +48,48 @@ class SweepSettings(BaseModel):
     rows: int = Field(default=500, gt=10, description="held-out texts at most")
     known_rows: int = Field(default=5000, gt=1, description="texts of the attacker's own at most")
     seed: int = Field(default=0, ge=0)
+
+    def fitting(self, dim: int, texts: int) -> tuple["SweepSettings", list[str]]:
+        """These settings as they fit vectors of D numbers, where what was not given may be changed.
+
+        Args:
+            dim: D.
+            texts: of the attacker's own.
+
+        Returns:
+            The settings, and a sentence for each change.
+        """
+        usual = {
+            "product": lambda size: self._misfit_of_product(size, dim, texts),
+            "matryoshka": lambda share: None if share <= dim else f"needs {share} dimensions, there are {dim}",
+            "pca": lambda share: self._misfit_of_pca(share, dim, texts),
+        }
+        kept, changed = {}, []
+        for name in (name for name in usual if name not in self.model_fields_set):
+            misfits = {each: usual[name](each) for each in getattr(self, name)}
+            kept[name] = tuple(each for each, misfit in misfits.items() if misfit is None)
+            changed += [f"{name} {each} is left out: {misfit}" for each, misfit in misfits.items() if misfit]
+        adaptation = fitting(self.adaptation, texts)
+        if adaptation != self.adaptation:
+            changed.append(
+                f"the attacker who adapts takes steps of {adaptation.batch_size} texts, as there are {texts}"
+            )
+        return self.model_copy(update=kept | {"adaptation": adaptation}), changed
+
+    def _misfit_of_product(self, size: int, dim: int, texts: int) -> str | None:
+        if dim % size:
+            return f"no divisor of {dim} dimensions"
+        fewest = Product(dim // size, self.product_bits).fewest
+        given = "product_bits" in self.model_fields_set
+        return (
+            f"needs {fewest} texts of the attacker's own, there are {texts}" if texts < fewest and not given else None
+        )
+
+    def _misfit_of_pca(self, share: int, dim: int, texts: int) -> str | None:
+        if share > dim:
+            return f"needs {share} dimensions, there are {dim}"
+        fewest = dim // share
+        return f"needs {fewest} texts of the attacker's own, there are {texts}" if texts < fewest else None
 
     def defences(self, dim: int) -> list[Defence]:
         """Those that change vectors of D numbers, no defence first.

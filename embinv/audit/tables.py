@@ -5,16 +5,30 @@ from typing import Any, NamedTuple
 
 from embinv.audit.findings import defence_name, percent
 
+DEFINED = {
+    "on the front": "on_front",
+    "token F1": "token_f1",
+    "token F1, not adapted": "leakage",
+    "token F1, adapted": "adapted",
+    "token F1, worst": "worst",
+    "whole texts": "exact_match",
+    "entities": "entity_recall",
+    "nDCG@10": "ndcg_at_10",
+    "recall@10": "recall_at_10",
+}
+"""Columns of the defences, and the definition of each."""
+
 UNKNOWN = ""
 """A cell without a value."""
 
 
 class Table(NamedTuple):
-    """A table of plain texts, not yet escaped; the first cell of a row names it."""
+    """A table of plain texts, not yet escaped; the first cell of a row names it, and notes stand below."""
 
     caption: str
     header: list[str]
     rows: list[list[str]]
+    notes: tuple[str, ...] = ()
 
 
 def tables(report: Mapping[str, Any]) -> dict[str, Table]:
@@ -138,13 +152,14 @@ def _topics(report: Mapping[str, Any]) -> Table:
 def _defences(report: Mapping[str, Any]) -> Table:
     rows = []
     for row in (report["defences"] or {}).get("rows") or ():
-        plain, adapted = row.get("leakage") or {}, row.get("adapted") or {}
+        plain, adapted, worst = row.get("leakage") or {}, row.get("adapted") or {}, row.get("worst") or {}
         rows.append(
             [
                 defence_name(row),
                 "yes" if row.get("on_front") else "no",
                 _share(plain, "token_f1"),
                 _share(adapted, "token_f1"),
+                _share(worst, "token_f1"),
                 _share(plain, "exact_match"),
                 _share(plain, "entity_recall"),
                 _number(row.get("ndcg_at_10"), ".3f"),
@@ -152,9 +167,10 @@ def _defences(report: Mapping[str, Any]) -> Table:
                 _number(row.get("bytes_per_vector"), ",.0f"),
             ]
         )
-    header = ["defence", "on the front", "token F1", "token F1, adapted", "whole texts", "entities"]
-    header += ["nDCG@10", "recall@10", "bytes a vector"]
-    return Table("Defences: what leaks through them, and what the search is still good for", header, rows)
+    header = ["defence", "on the front", "token F1, not adapted", "token F1, adapted", "token F1, worst"]
+    header += ["whole texts", "entities", "nDCG@10", "recall@10", "bytes a vector"]
+    notes = (*_measured(report), *_defined(report, DEFINED))
+    return Table("Defences: what leaks through them, and what the search is still good for", header, rows, notes)
 
 
 def _rotation(report: Mapping[str, Any]) -> Table:
@@ -163,7 +179,28 @@ def _rotation(report: Mapping[str, Any]) -> Table:
         for row in (report["defences"] or {}).get("rotation") or ()
     ]
     header = ["known pairs", "token F1", "share of the undefended F1"]
-    return Table("A secret rotation, by the pairs of text and vector that an attacker knows", header, rows)
+    notes = _defined(report, {"share of the undefended F1": "f1_share"})
+    return Table("A secret rotation, by the pairs of text and vector that an attacker knows", header, rows, notes)
+
+
+def _measured(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """What defences were measured on, and where the usual settings did not fit."""
+    defences = report["defences"] or {}
+    if defences.get("n") is None:
+        return ()
+    encoder = report["origin"].get("encoder")
+    return (
+        f"Measured on {defences['n']:,} held-out pairs of text and vector of the encoder"
+        f"{f' {encoder}' if encoder else ''}, not on the vectors of this dump; the attackers have "
+        f"{defences['known']:,} texts of their own.",
+        *(f"{line[:1].upper()}{line[1:]}." for line in defences.get("changed") or ()),
+    )
+
+
+def _defined(report: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, ...]:
+    """What columns mean, where the sweep says it."""
+    meant = (report["defences"] or {}).get("definitions") or {}
+    return tuple(f"{column}: {meant[name]}." for column, name in columns.items() if name in meant)
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:

@@ -13,14 +13,16 @@ are, finds whole words only. What this does not do: recognise anything that is n
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from embinv.metrics.characters import is_inside_word
 
@@ -42,32 +44,115 @@ def read_entities(texts: Path, ids: Sequence[int], owns: Sequence[str]) -> list[
     Raises:
         ValueError: `texts` holds no corpus, or not that of these ids, or spans that do not lie in their text.
     """
-    numbers = [int(number) for number in ids]
-    rows = _read_rows(texts, numbers)
-    if not any(spans for _, spans in rows.values()):
+    rows = LabelledTexts(texts).rows(ids)
+    if not any(spans for _, spans in rows):
         return None
-    found = []
-    for number, own in zip(numbers, owns, strict=True):
-        text, spans = rows[number]
-        for start, end, _ in spans:
-            if not 0 <= start < end <= len(text):
-                raise ValueError(
-                    f"{texts}: a span of id {number} is [{start}, {end}), but its text has {len(text)} characters; "
-                    "make the corpus anew with jobs/corpus.py --overwrite"
-                )
-        found.append(entities_within(text, own, spans))
-    return found
+    return [entities_within(text, own, spans) for (text, spans), own in zip(rows, owns, strict=True)]
 
 
-def read_texts(texts: Path, ids: Sequence[int]) -> list[str]:
-    """The corpus's own texts of N ids, in their order.
+class LabelledTexts:
+    """The texts of a corpus and their spans, looked up by id: ids are read once, texts where they are asked for.
+
+    Args:
+        folder: that jobs/corpus.py made.
 
     Raises:
-        ValueError: `texts` holds no corpus, or not that of these ids.
+        ValueError: it holds no corpus, or cannot be read.
     """
-    numbers = [int(number) for number in ids]
-    rows = _read_rows(texts, numbers)
-    return [rows[number][0] for number in numbers]
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._groups: list[tuple[Path, int]] = []  # files and their row groups
+        self._held: tuple[int, pa.Table] | None = None  # the one that was read last
+        ids: list[np.ndarray] = []
+        with self._reading():
+            for path in sorted(folder.glob("*.parquet")):
+                with pq.ParquetFile(path) as file:
+                    if not {"id", "text"} <= set(file.schema_arrow.names):
+                        raise self._no_texts()
+                    for group in range(file.num_row_groups):
+                        self._groups.append((path, group))
+                        ids.append(file.read_row_group(group, columns=["id"])["id"].cast(pa.int64()).to_numpy())
+        if not ids:
+            raise self._no_texts()
+        self._starts = np.cumsum([0, *map(len, ids)])[:-1]
+        whole = np.concatenate(ids)
+        self._order = np.argsort(whole, kind="stable")
+        self._ids = whole[self._order]
+
+    def rows(self, ids: Sequence[int]) -> list[tuple[str, list[tuple[int, int, str]]]]:
+        """Text and spans of N ids, in their order; no spans where nobody labelled a text.
+
+        Raises:
+            ValueError: it is not the corpus of these ids, spans do not lie in their text, or it cannot be read.
+        """
+        wanted = np.array(ids, np.int64)
+        beside = np.searchsorted(self._ids, wanted)
+        lacking = np.flatnonzero(~np.isin(wanted, self._ids))
+        if len(lacking):
+            raise ValueError(
+                f"{self.folder}: lacks {len(lacking):,} of the {len(ids):,} texts, such as id {wanted[lacking[0]]}; "
+                "give the folder that these texts come from (--texts of jobs/encode.py)"
+            )
+        places = self._order[beside]
+        groups = np.searchsorted(self._starts, places, side="right") - 1
+        found: list[tuple[str, list[tuple[int, int, str]]]] = [("", [])] * len(wanted)
+        for group in np.unique(groups).tolist():
+            mine = np.flatnonzero(groups == group)
+            for place, row in zip(mine.tolist(), self._read(group, places[mine] - self._starts[group]), strict=True):
+                spans = [(span["start"], span["end"], span["label"]) for span in row.get("spans") or []]
+                found[place] = row["text"], self._lie_within(spans, row)
+        return found
+
+    def look_up(
+        self, ids: Sequence[int], owns: Sequence[str | None]
+    ) -> tuple[list[str | None], list[list[tuple[str, str]]]]:
+        """What N texts are, and their entities as `read_entities` has them.
+
+        Args:
+            ids: [N] of the corpus's texts.
+            owns: [N] what was left of each; None for one that is to be the corpus's own text.
+
+        Raises:
+            ValueError: as of `rows`.
+        """
+        rows = self.rows(ids)
+        whole = [text if own is None else own for (text, _), own in zip(rows, owns, strict=True)]
+        return [*whole], [entities_within(text, own, spans) for (text, spans), own in zip(rows, whole, strict=True)]
+
+    def _read(self, group: int, places: np.ndarray) -> list[dict[str, Any]]:
+        """Rows of a row group, which is kept until another is asked for: blocks often follow one another in one."""
+        if self._held is None or self._held[0] != group:
+            path, number = self._groups[group]
+            with self._reading(), pq.ParquetFile(path) as file:
+                columns = [name for name in ("id", "text", "spans") if name in file.schema_arrow.names]
+                self._held = group, file.read_row_group(number, columns=columns)
+        return self._held[1].take(pa.array(places)).to_pylist()
+
+    def _lie_within(self, spans: list[tuple[int, int, str]], row: dict[str, Any]) -> list[tuple[int, int, str]]:
+        size = len(row["text"])
+        for start, end, _ in spans:
+            if not 0 <= start < end <= size:
+                raise ValueError(
+                    f"{self.folder}: a span of id {row['id']} is [{start}, {end}), but its text has {size} characters; "
+                    "make the corpus anew with jobs/corpus.py --overwrite"
+                )
+        return spans
+
+    def _no_texts(self) -> ValueError:
+        return ValueError(
+            f"{self.folder}: holds no texts (*.parquet with columns id and text); give the folder that jobs/corpus.py "
+            "made, or make one with it"
+        )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{self.folder}: cannot be read ({error}); make the corpus anew with jobs/corpus.py --overwrite"
+            ) from error
 
 
 def entities_within(text: str, own: str, spans: Iterable[tuple[int, int, str]]) -> list[tuple[str, str]]:
@@ -93,40 +178,6 @@ def entities_within(text: str, own: str, spans: Iterable[tuple[int, int, str]]) 
         for (_, _, label), place in zip(ordered, places, strict=True)
         if place is not None and (surface := _whole_words(own, *place).strip())
     ]
-
-
-def _read_rows(texts: Path, ids: Sequence[int]) -> dict[int, tuple[str, list[tuple[int, int, str]]]]:
-    """Text and spans by id; no spans where nobody labelled a text.
-
-    Raises:
-        ValueError: the folder holds no corpus, lacks one of the ids, or cannot be read.
-    """
-    files = sorted(texts.glob("*.parquet"))
-    try:
-        corpus = pads.dataset(files, format="parquet") if files else None
-        if corpus is None or not {"id", "text"} <= set(corpus.schema.names):
-            raise ValueError(
-                f"{texts}: holds no texts (*.parquet with columns id and text); give the folder that jobs/corpus.py "
-                "made, or make one with it"
-            )
-        columns = [name for name in ("id", "text", "spans") if name in corpus.schema.names]
-        wanted = pads.field("id").isin(pa.array(ids, pa.int64()))
-        found = corpus.to_table(columns=columns, filter=wanted).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{texts}: cannot be read ({error}); make the corpus anew with jobs/corpus.py --overwrite"
-        ) from error
-    rows = {
-        row["id"]: (row["text"], [(span["start"], span["end"], span["label"]) for span in row.get("spans") or []])
-        for row in found
-    }
-    missing = [number for number in ids if number not in rows]
-    if missing:
-        raise ValueError(
-            f"{texts}: lacks {len(missing):,} of the {len(ids):,} texts, such as id {missing[0]}; give the folder "
-            "that these texts come from (--texts of jobs/encode.py)"
-        )
-    return rows
 
 
 class _Folded(NamedTuple):

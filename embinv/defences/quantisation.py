@@ -60,6 +60,11 @@ class Product:
     def setting(self) -> str:
         return f"{self.parts}x{self.bits}"
 
+    @property
+    def fewest(self) -> int:
+        """Vectors that it takes to find the centroids of a part."""
+        return 2**self.bits
+
     def bytes_per_vector(self, dim: int) -> int:
         return -(-self.parts * self.bits // 8)
 
@@ -74,9 +79,9 @@ class Product:
             raise ValueError(
                 f"{self.name} {self.setting}: {dim} dimensions do not part into {self.parts}; give a divisor"
             )
-        if rows < 2**self.bits:
+        if rows < self.fewest:
             raise ValueError(
-                f"{self.name} {self.setting}: {2**self.bits} centroids need as many vectors, got {rows}; give more, or "
+                f"{self.name} {self.setting}: {self.fewest} centroids need as many vectors, got {rows}; give more, or "
                 "fewer bits"
             )
         quantizer = _faiss(self.name).ProductQuantizer(dim, self.parts, self.bits)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from embinv.audit.findings import findings
 from embinv.audit.leakage import by_probability
 from embinv.audit.settings import AuditSettings
+from embinv.audit.sweep import DEFINITIONS
 
 SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("label", pa.string())]))
 
@@ -52,17 +53,23 @@ DEFENCES = {
     "rows": [
         {"defence": "none", "setting": None, "bytes_per_vector": 1536, "adapted": None, "ndcg_at_10": 0.81}
         | {"leakage": {"token_f1": 0.66, "token_f1_se": 0.01, "exact_match": 0.03}, "recall_at_10": 0.9}
-        | {"on_front": True},
+        | {"on_front": True, "worst": {"attacker": "leakage", "token_f1": 0.66, "token_f1_se": 0.01}},
         {"defence": "noise", "setting": {"sigma": 0.1}, "bytes_per_vector": 1536, "ndcg_at_10": 0.74}
         | {"leakage": {"token_f1": 0.3, "token_f1_se": 0.01}, "adapted": {"token_f1": 0.45, "token_f1_se": 0.02}}
-        | {"recall_at_10": 0.8, "on_front": True},
+        | {"recall_at_10": 0.8, "on_front": True}
+        | {"worst": {"attacker": "adapted", "token_f1": 0.45, "token_f1_se": 0.02}},
         {"defence": "int8", "setting": "", "bytes_per_vector": 384, "leakage": {"token_f1": 0.65}, "adapted": None}
-        | {"ndcg_at_10": 0.80, "recall_at_10": 0.89, "on_front": False},
+        | {"ndcg_at_10": 0.80, "recall_at_10": 0.89, "on_front": False}
+        | {"worst": {"attacker": "leakage", "token_f1": 0.65}},
     ],
     "rotation": [
         {"pairs": 1000, "token_f1": 0.6, "token_f1_se": 0.01, "f1_share": 0.9},
         {"pairs": 100, "token_f1": 0.15, "token_f1_se": 0.01, "f1_share": 0.2},
     ],
+    "n": 300,
+    "known": 5000,
+    "changed": ["product 16 is left out: no divisor of 24 dimensions"],
+    "definitions": DEFINITIONS,
 }
 RATE = {"n": 3, "texts": 3, "found": 1, "recall": 1 / 3, "recall_se": 0.2}
 
@@ -75,6 +82,7 @@ def parts(**changes):
         "origin": {"dump": "store.parquet", "encoder": "minilm", "date": "2026-01-02", "by": "Ann"},
         "settings": AuditSettings(text_column="body").model_dump(mode="json"),
         "rows": 1234,
+        "without_text": 0,
         "sampled": 1234,
         "unit": "tokens",
         "leakage": {

@@ -180,6 +180,31 @@ def test_a_text_column_that_no_row_has_is_refused_and_nothing_is_written(store, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_text_column_that_no_row_has_is_refused_though_labels_know_the_texts(store, tmp_path):
+    recovered, labels, _ = store
+    with pytest.raises(ValueError, match="--text-column summary: no row"):
+        write_report([recovered], tmp_path, AuditSettings(text_column="summary"), origin={}, labels=labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_without_a_text_change_no_figure_and_are_counted(store, tmp_path):
+    recovered, labels, _ = store
+    missing = {"ids": [1, 2], "metadata": [{"body": "Ann left", "lang": "en"}] * 2, "probabilities": [0.5, None]}
+    extra = write_recovered(tmp_path / "more.parquet", [None, None], **missing)
+    settings, seen = AuditSettings(text_column="body"), []
+    said = {"origin": {}, "labels": labels}
+    without = write_report([recovered], tmp_path / "a", settings, **said)
+    made = write_report(
+        [recovered, extra], tmp_path / "b", settings, **said, on_progress=lambda *done: seen.append(done)
+    )
+    assert (made["rows"], made["without_text"], seen[-1]) == (120, 2, (122, 122))
+    assert made["summary"].pop().startswith("2 vectors could not be inverted")
+    assert made | {"without_text": 0} == without
+    with pytest.raises(ValueError, match="none of its 2 rows has a text"):
+        write_report([extra], tmp_path / "c", settings, origin={})
+    assert list((tmp_path / "c").iterdir()) == []
+
+
 def test_files_without_rows_are_refused(tmp_path):
     path = write_recovered(tmp_path / "a.parquet", [], ids=[])
     with pytest.raises(ValueError, match="--recovered .*holds no rows"):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from embinv.audit.findings import findings, plain
 from tests.audit.leaks import DEFENCES, bare_report, parts, report
@@ -19,13 +20,40 @@ def test_the_summary_says_what_was_expected_found_and_recovered():
     assert said(summary, "2 of 4 texts", "50.0% ± 25.0%", "last token")
     assert said(summary, "expected", "they agree")
     assert said(summary, "Of 3 labelled values, 1", "33.3%", "PERSON 33% of 3")
-    assert said(summary, "7 pieces of personal data", "2 stand in the originals")
+    assert said(summary, "7 pieces of personal data", "of the 7 in texts with an original, 2 stand in the originals")
 
 
 def test_probabilities_that_were_wrong_are_not_relied_upon():
     leakage = parts()["leakage"]
     leakage["agreement"] |= {"agrees": False, "found": 40}
     assert said(report(leakage=leakage)["summary"], "do not agree", "do not rely")
+
+
+def test_finds_are_confirmed_only_beside_those_in_texts_with_an_original():
+    first = parts()["personal_data"][0] | {"found": 100}  # 93 of them in texts without an original
+    second = first | {"kind": "URL", "found": 10, "confirmed": None, "unconfirmed": None}
+    summary = report(personal_data=[first, second])["summary"]
+    assert said(summary, "110 pieces", "of the 7 in texts with an original, 2 stand")
+    assert said(report(personal_data=[second])["summary"], "10 pieces of personal data that patterns recognise.")
+
+
+def test_vectors_without_a_text_are_counted_in_a_sentence_of_their_own():
+    assert said(report(without_text=1200)["summary"], "1,200 vectors could not be inverted")
+    assert not said(report()["summary"], "could not be inverted")
+
+
+@pytest.mark.parametrize(("origin", "advised"), [({}, True), ({"refine_steps": 0}, True), ({"refine_steps": 5}, False)])
+def test_calibrating_is_advised_only_where_it_can_give_probabilities(origin, advised):
+    summary = report(origin=origin, leakage=parts()["leakage"] | {"by_probability": None})["summary"]
+    assert said(summary, "calibrate it with") is advised
+    assert said(summary, "were refined", "without --refine-steps") is not advised
+
+
+def test_a_defence_leaks_what_its_worst_attacker_reads():
+    row = DEFENCES["rows"][1] | {"leakage": {"token_f1": 0.5}, "adapted": {"token_f1": 0.4}}
+    for attacker, who in (("leakage", "does not adapt"), ("rotation", "who knows pairs")):
+        rows = [row | {"worst": {"attacker": attacker, "token_f1": 0.5, "token_f1_se": 0.03}}]
+        assert said(report(defences={"rows": rows})["recommendations"], "50.0% ± 3.0%", who)
 
 
 def test_nothing_is_said_of_what_was_not_measured():
@@ -43,7 +71,8 @@ def test_defences_on_the_front_are_named_with_what_leaks_to_an_attacker_who_adap
 
 
 def test_a_defence_that_was_measured_against_one_attacker_alone_is_said_to_be():
-    rows = [DEFENCES["rows"][1] | {"adapted": None}]
+    worst = {"attacker": "leakage", "token_f1": 0.3, "token_f1_se": 0.01}
+    rows = [DEFENCES["rows"][1] | {"adapted": None, "worst": worst}]
     advice = report(defences={"rows": rows})["recommendations"]
     assert said(advice, "noise", "30.0%", "does not adapt") and said(advice, "expect less")
 

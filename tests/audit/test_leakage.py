@@ -30,6 +30,14 @@ def test_the_curve_falls_from_threshold_to_threshold_and_counts_those_at_it():
     assert all(one >= other for one, other in zip(list(shares.values())[:-1], list(shares.values())[1:], strict=True))
 
 
+def test_a_probability_that_was_stored_in_32_bits_still_reaches_its_threshold():
+    stored = np.array([0.9, 0.7, 0.35, 0.05], np.float32).astype(np.float64)  # the first is 0.89999998
+    found = by_probability(stored)
+    assert found["nearly_sure"] == 1 and found["likely"] == 2
+    shares = {round(row["threshold"], 2): row["share"] for row in found["curve"]}
+    assert (shares[0.9], shares[0.7], shares[0.35], shares[0.05]) == (0.25, 0.5, 0.75, 1.0)
+
+
 def test_nothing_is_expected_where_nothing_was_calibrated():
     assert by_probability(np.array([NAN, NAN])) is None
     assert agreement(np.array([NAN, 0.5]), np.array([1.0, NAN])) is None

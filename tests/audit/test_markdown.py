@@ -33,6 +33,15 @@ def test_parts_without_data_have_no_heading():
     assert "## Examples" not in text and "## Topics" not in text and "## Limits" in text
 
 
+def test_defences_say_what_they_were_measured_on_and_what_their_columns_mean():
+    lines = markdown(report()).splitlines()
+    defences = lines[lines.index("## Defences") : lines.index("## What to do")]
+    (measured,) = [line for line in defences if line.startswith("- Measured on 300 held-out pairs")]
+    assert "not on the vectors of this dump" in measured and "5,000 texts of their own" in measured
+    assert any(line.startswith("- token F1, worst: ") for line in defences)
+    assert any(line.startswith("- share of the undefended F1: ") for line in defences)
+
+
 def test_every_row_of_a_table_has_as_many_cells_as_its_header():
     rows, width = 0, None
     for line in markdown(report()).splitlines():

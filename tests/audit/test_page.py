@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 import pytest
 
 from embinv.audit.page import page
+from embinv.audit.sweep import DEFINITIONS
+from embinv.audit.tables import DEFINED
 from embinv.evaluation.drawing import COLORS
-from tests.audit.leaks import bare_report, example, parts, report
+from tests.audit.leaks import DEFENCES, bare_report, example, parts, report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 EVIL = '"><script>alert(1)</script>&<b>'
@@ -109,6 +111,19 @@ def test_a_value_that_is_not_known_is_said_to_be_missing_and_never_0(whole):
     assert "not measured" in whole
     rows = [element["text"] for element in Reader(whole).all("tr")]
     assert any(row.startswith("int8") and "not measured" in row for row in rows)
+
+
+def test_defences_say_what_they_were_measured_on_and_what_their_columns_mean(whole):
+    said = [element["text"] for element in Reader(whole).all("li")]
+    assert (
+        "Measured on 300 held-out pairs of text and vector of the encoder minilm, not on the vectors of this dump; the "
+        "attackers have 5,000 texts of their own." in said
+    )
+    assert "Product 16 is left out: no divisor of 24 dimensions." in said
+    assert f"nDCG@10: {DEFINITIONS['ndcg_at_10']}." in said
+    headers = {element["text"] for element in Reader(whole).all("th")}
+    assert set(DEFINED) - {"token F1"} <= headers
+    assert "Measured on" not in page(report(defences={"rows": DEFENCES["rows"]}))
 
 
 def test_the_same_report_gives_the_same_bytes(whole):

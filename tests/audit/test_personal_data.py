@@ -1,5 +1,6 @@
 """embinv/audit/personal_data.py: what is found in texts as decoders write them, without a network."""
 
+import pickle
 import socket
 import sys
 from itertools import pairwise
@@ -7,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from embinv.audit import personal_data
-from embinv.audit.personal_counts import count_personal, personal_summary
+from embinv.audit.personal_counts import PersonalSums, count_personal
 from embinv.audit.personal_data import Span, find_spans
 from embinv.data.dumps.base import MissingLibrary
 
@@ -123,7 +124,19 @@ def test_counts_are_added_up_by_kind_with_the_recovered_share_over_texts():
     first = count_personal("a", [Span(0, 1, "EMAIL")], "a b", [Span(0, 1, "EMAIL"), Span(2, 3, "EMAIL")])
     second = count_personal("x", [], "b", [Span(0, 1, "EMAIL")])
     third = count_personal("4", [Span(0, 1, "DATE")], None, [])
-    email, date = personal_summary([first, second, third])
+    sums = PersonalSums()
+    for counts in (first, second, third):
+        sums.add(counts)
+    email, date = sums.summary()
     assert (email["found"], email["texts"], email["confirmed"], email["unconfirmed"]) == (1, 1, 1, 0)
     assert (email["in_originals"], email["recovered"], email["recovery"]) == (3, 1, pytest.approx(1 / 3))
     assert (date["kind"], date["found"], date["confirmed"], date["recovery"]) == ("DATE", 1, None, None)
+
+
+def test_what_a_summary_is_kept_from_does_not_grow_with_the_texts():
+    sums, sizes = PersonalSums(), []
+    for _ in range(2):
+        for _ in range(500):
+            sums.add(count_personal("a", [Span(0, 1, "EMAIL")], "a b", [Span(2, 3, "EMAIL")]))
+        sizes.append(len(pickle.dumps(sums)))
+    assert sizes[1] <= sizes[0] + 100

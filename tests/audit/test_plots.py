@@ -56,9 +56,20 @@ def test_defences_show_both_attackers_and_the_front_through_what_leaks_most(draw
     assert "attacker adapts to it: token F1 45.0%" in drawn["defences"].alt
 
 
+def test_who_knows_pairs_of_a_rotated_store_is_drawn_where_he_reads_most_and_the_front_goes_through_him():
+    rows = copy.deepcopy(report()["defences"]["rows"])
+    rows[1]["worst"] = {"attacker": "rotation", "token_f1": 0.6, "token_f1_se": 0.01}
+    drawn = plots(report(defences={"rows": rows}))["defences"]
+    assert set(points(drawn)) == {(0.81, 0.66), (0.74, 0.3), (0.8, 0.65), (0.74, 0.45), (0.74, 0.6)}
+    (front,) = [line for line in drawn.figure.axes[0].get_lines() if line.get_label() == "front"]
+    assert list(zip(*front.get_data(), strict=True)) == [(0.74, 0.6), (0.81, 0.66)]
+    assert "attacker knows pairs: token F1 60.0%" in drawn.alt
+
+
 def test_a_defence_without_its_utility_or_its_leakage_is_not_drawn():
     rows = copy.deepcopy(report()["defences"]["rows"])
     rows[0]["ndcg_at_10"], rows[1]["leakage"], rows[1]["adapted"] = None, {}, None
+    rows[1]["worst"] = None
     assert points(plots(report(defences={"rows": rows}))["defences"]) == [(0.8, 0.65)]
 
 

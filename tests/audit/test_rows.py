@@ -37,10 +37,31 @@ def test_originals_are_read_only_from_a_column_that_was_asked_for(tmp_path):
 
 
 def test_ids_may_be_strings_and_columns_that_a_report_can_do_without_may_be_missing(tmp_path):
-    pq.write_table(pa.table({"id": ["x", "y"], "text": ["one", None]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": ["x", "y"], "text": ["one", ""]}), tmp_path / "a.parquet")
     (block,) = read_rows([tmp_path / "a.parquet"], "body")
     assert block.ids == ["x", "y"] and block.texts == ["one", ""]
+    assert (block.without_text, block.in_column) == (0, 0)
     assert np.isnan(block.probabilities).all() and np.isnan(block.confidences).all()
+
+
+def test_a_vector_without_a_text_is_counted_and_left_out_with_all_that_is_known_of_it(tmp_path):
+    labels = write_corpus(tmp_path / "texts", [6], ["Carl left Bern"], [[("PERSON", "Carl")]])
+    metadata = [{"b": "Ann"}, {"b": "Carl left"}, None]
+    path = write_recovered(
+        tmp_path / "a.parquet", [None, "carl", None], ids=[5, 6, 7], probabilities=[0.1, 0.5, 0.2], metadata=metadata
+    )
+    (block,) = read_rows([path], "b", labels)  # 5 and 7 need not be in the corpus
+    assert (block.ids, block.texts, block.originals) == ([6], ["carl"], ["Carl left"])
+    assert block.probabilities.tolist() == [0.5] and len(block.confidences) == len(block.langs) == 1
+    assert block.entities == [[("PERSON", "Carl")]]
+    assert (block.without_text, block.in_column, len(block)) == (2, 1, 1)
+
+
+def test_originals_of_the_labelled_corpus_do_not_count_as_the_columns(tmp_path):
+    labels = write_corpus(tmp_path / "texts", [5], ["Ann owes Ben"], [[]])
+    path = write_recovered(tmp_path / "a.parquet", ["ann"], ids=[5], metadata=[{"body": "Ann"}])
+    (block,) = read_rows([path], "summary", labels)
+    assert block.originals == ["Ann owes Ben"] and block.in_column == 0
 
 
 def test_labels_come_with_the_corpus_texts_where_no_column_has_the_original(tmp_path):
@@ -56,7 +77,10 @@ def test_labels_come_with_the_corpus_texts_where_no_column_has_the_original(tmp_
 def test_labels_of_a_corpus_that_these_ids_cannot_be_of_are_refused(tmp_path):
     labels = write_corpus(tmp_path / "texts", [5], ["Ann"], [[]])
     path = write_recovered(tmp_path / "a.parquet", ["ann"], ids=["doc-1"])
-    with pytest.raises(ValueError, match="--labels .*whole numbers.*doc-1"):
+    with pytest.raises(ValueError, match="--texts .*whole numbers.*doc-1"):
+        list(read_rows([path], None, labels))
+    path = write_recovered(tmp_path / "c.parquet", ["ann"], ids=[str(2**63)])
+    with pytest.raises(ValueError, match="--texts .*whole numbers of 64 bits"):
         list(read_rows([path], None, labels))
     path = write_recovered(tmp_path / "b.parquet", ["ann"], ids=[9])
     with pytest.raises(ValueError, match="lacks 1 of the 1 texts, such as id 9"):

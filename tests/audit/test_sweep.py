@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from embinv.audit.adaptation import AdaptationSettings
+from embinv.audit.adaptation import AdaptationSettings, texts_held_back
 from embinv.audit.pareto import on_front
 from embinv.audit.sweep import DEFINITIONS, sweep
 from embinv.audit.sweep_settings import SweepSettings
+from embinv.defences.quantisation import Product
 from embinv.encoders.hashing import HashEncoder
 from embinv.inverter import DiffusionInverter
 from tests.audit.attackers import DIM, SPEC, make_world
@@ -110,10 +111,18 @@ def test_a_rotation_costs_nothing_and_falls_to_as_many_pairs_as_dimensions(whole
 def test_the_front_is_that_of_token_f1_and_ndcg_with_known_pairs_against_the_rotation(whole):
     rows = whole["rows"]
     leaked = {each["defence"] + each["setting"]: each["leakage"]["token_f1"] for each in rows}
-    leaked["rotationsecret"] = max(each["token_f1"] for each in whole["rotation"])
+    most = max(whole["rotation"], key=lambda each: each["token_f1"])
+    leaked["rotationsecret"] = most["token_f1"]
     expected = on_front(list(leaked.values()), [each["ndcg_at_10"] for each in rows])
     assert [each["on_front"] for each in rows] == expected
     assert True in expected and False in expected
+    assert [each["worst"]["token_f1"] for each in rows] == list(leaked.values())
+    assert row(whole, "rotation", "secret")["worst"] == {
+        "attacker": "rotation",
+        "token_f1": most["token_f1"],
+        "token_f1_se": most["token_f1_se"],
+    }
+    assert whole["rows"][0]["worst"]["attacker"] == "leakage"
 
 
 def test_what_was_measured_is_said(whole):
@@ -200,6 +209,8 @@ def test_who_adapts_has_his_own_figures_the_front_takes_the_worse_and_a_seed_giv
     assert any(each["adapted"] != each["leakage"] for each in rows)
     worst = [max(each[attacker]["token_f1"] for attacker in ("leakage", "adapted")) for each in rows]
     assert [each["on_front"] for each in rows] == on_front(worst, [each["ndcg_at_10"] for each in rows])
+    assert [each["worst"]["token_f1"] for each in rows] == worst
+    assert all(each[each["worst"]["attacker"]]["token_f1"] == each["worst"]["token_f1"] for each in rows)
 
 
 def test_who_adapts_undoes_what_is_linear(world):
@@ -217,6 +228,7 @@ def test_who_adapts_undoes_what_is_linear(world):
         ({"matryoshka": (1,)}, "matryoshka 1: give what 16 dimensions can be divided by"),
         ({"pca": (17,)}, "pca 17: give what"),
         ({"product": (4,), "product_bits": 9}, "512 centroids need as many vectors, got 300"),
+        ({"pca": (2,), "known_rows": 7}, "7 vectors span fewer"),
         ({"strategy": "luck"}, "strategy 'luck' is unknown"),
         ({"adaptation": AdaptationSettings(batch_size=271)}, "less 30 held back, do not fill a step of 271"),
     ],
@@ -226,6 +238,48 @@ def test_settings_that_do_not_fit_the_vectors_are_refused_before_anything_is_mea
     with pytest.raises(ValueError, match=sentence):
         sweep(oracle, world.checkpoint, world.known, world.held_out, only(**changes))
     assert oracle.model.denoiser.calls == 0
+
+
+def test_usual_settings_that_do_not_fit_the_vectors_are_left_out_and_said(world):
+    few, lines = {name: off for name, off in NOTHING.items() if name not in ("product", "matryoshka", "pca")}, []
+    chosen = SweepSettings(**few, adaptation=OFF, steps=2, known_rows=7)
+    given = (world.oracle(), world.checkpoint, world.known, world.held_out, chosen)
+    found = sweep(*given, on_progress=lines.append)
+    assert {each["defence"] for each in found["rows"]} == {"none", "matryoshka", "PCA"}
+    assert (
+        found["changed"]
+        == lines[:4]
+        == [
+            *(f"product {size} is left out: needs 256 texts of the attacker's own, there are 7" for size in (4, 8, 16)),
+            "pca 2 is left out: needs 8 texts of the attacker's own, there are 7",
+        ]
+    )
+    assert found["settings"]["product"] == [] and found["settings"]["pca"] == [4, 8]
+
+
+def test_a_dimension_that_the_usual_sizes_do_not_divide_keeps_those_that_do():
+    chosen, changed = SweepSettings().fitting(300, 5000)
+    assert chosen.product == (4,)
+    assert changed == [f"product {size} is left out: no divisor of 300 dimensions" for size in (8, 16)]
+    assert [each.parts for each in chosen.defences(300) if isinstance(each, Product)] == [75]
+    chosen, changed = SweepSettings().fitting(4, 5000)
+    assert (chosen.product, chosen.matryoshka, chosen.pca) == ((4,), (2, 4), (2, 4)) and len(changed) == 4
+    chosen.defences(4)
+
+
+def test_settings_that_were_given_are_not_changed():
+    given = SweepSettings(product=(5,), matryoshka=(40,), pca=(40,), adaptation=AdaptationSettings(batch_size=64))
+    assert given.fitting(16, 20) == (given, [])
+    bits = SweepSettings(product_bits=9)
+    assert bits.fitting(384, 300) == (bits, [])  # refused when it is fitted
+    assert SweepSettings().fitting(384, 5000) == (SweepSettings(), [])
+
+
+def test_who_adapts_takes_smaller_steps_where_his_texts_do_not_fill_the_usual_ones():
+    chosen, changed = SweepSettings(adaptation=AdaptationSettings(steps=3), product=(), pca=()).fitting(384, 50)
+    assert (chosen.adaptation.batch_size, chosen.adaptation.steps) == (45, 3)
+    assert changed == ["the attacker who adapts takes steps of 45 texts, as there are 50"]
+    assert texts_held_back(50, chosen.adaptation) == 5
 
 
 def test_vectors_of_another_encoder_entities_of_other_texts_and_too_few_are_refused(world):

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from embinv.data.alignment import FastTokenizer, align
 from embinv.data.corpus import text_id
-from embinv.data.labels import entities_within, read_entities, read_texts
+from embinv.data.labels import LabelledTexts, entities_within, read_entities
 from embinv.data.records import LANGUAGES, generate_records
 from embinv.data.tokenizer import TextTokenizer
 from embinv.metrics.entities import entity_recall, occurs
@@ -276,11 +276,31 @@ def test_there_is_nothing_where_the_folder_knows_no_spans(tmp_path):
     assert read_entities(tmp_path, ids, TEXTS) is None
 
 
-def test_the_corpus_gives_its_own_texts_in_the_order_of_the_ids(tmp_path):
+def test_the_corpus_gives_its_own_texts_in_the_order_of_the_ids_where_there_is_no_other(tmp_path):
     ids = write_texts(tmp_path, TEXTS, SPANS_OF)
-    assert read_texts(tmp_path, [ids[3], ids[0], ids[3]]) == [TEXTS[3], TEXTS[0], TEXTS[3]]
+    corpus = LabelledTexts(tmp_path)
+    originals, entities = corpus.look_up([ids[row] for row in (3, 0, 4, 3)], [None, None, "Dan went", "Dan"])
+    assert originals == [TEXTS[3], TEXTS[0], "Dan went", "Dan"]
+    assert entities == [[], LABELLED, [("PERSON", "Dan")], []]
     with pytest.raises(ValueError, match="lacks 1 of the 2 texts, such as id 7"):
-        read_texts(tmp_path, [ids[0], 7])
+        corpus.rows([ids[0], 7])
+
+
+def test_a_block_reads_only_the_row_groups_that_hold_its_texts_and_none_twice(tmp_path, monkeypatch):
+    ids = write_texts(tmp_path, TEXTS, SPANS_OF)  # two texts in a file
+    corpus, read = LabelledTexts(tmp_path), []
+    whole = pq.ParquetFile.read_row_group
+
+    def counted(file, group, **chosen):
+        read.append(chosen["columns"])
+        return whole(file, group, **chosen)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    corpus.look_up([ids[0], ids[1], ids[0]], [None] * 3)
+    corpus.look_up([ids[1]], [None])
+    assert len(read) == 1
+    corpus.look_up([ids[4], ids[2]], [None] * 2)
+    assert len(read) == 3
 
 
 def test_labels_behind_the_cut_leave_empty_lists(tmp_path):
