@@ -124,7 +124,7 @@ def test_files_of_somebody_in_the_place_of_the_texts_are_left_alone(given, tmp_p
     assert (folder / "mine.txt").read_text() == "mine"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_defences_are_measured_once_and_stand_in_the_report(given, tmp_path, capsys):
     more = ("--defences", "--data", str(given / "pairs"), "--adaptation-steps", "1", "--defence-rows", "20")
     report = audit(given, tmp_path / "out", *more)

@@ -17,7 +17,7 @@ from jobs.exactly_once import progress_folder
 from jobs.train_identity import train_texts
 from tests.fakes import pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer, write_pairs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 SPEC = EncoderSpec(kind="hash", model="hash", dim=16)
 TRAIN, VALIDATION, WINDOWS, WINDOW = 20, 40, 16, 128
