@@ -8,12 +8,13 @@ Shapes: n rows of a window, D embedding.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from embinv.data.dumps.base import Block, BrokenDump, Dump
+from embinv.data.dumps.base import Block, BrokenDump, Dump, Part
 from embinv.data.dumps.windows import Window, bad_rows, windows
 from embinv.dump_texts import Texts
 from embinv.inversion import Inversion
@@ -50,12 +51,15 @@ def invert_window(texts: Texts, window: Window, block: Block, invert: InvertVect
     texts.put(window, pa.table({"id": block.ids, **found, "metadata": metadata}))
 
 
-def blocks_of(dump: Dump, part: int, wanted: Mapping[int, Window], rows: int) -> Iterator[tuple[Window, Block]]:
+def blocks_of(
+    address: str, part: Part | None, number: int, wanted: Mapping[int, Window], rows: int
+) -> Iterator[tuple[Window, Block]]:
     """Yields some windows of a part with their rows.
 
     Args:
-        dump: as it was inspected.
-        part: number of it.
+        address: of the dump.
+        part: of it; None where the dump has it no longer.
+        number: of the part.
         wanted: its windows to be read, by number.
         rows: of a window.
 
@@ -63,10 +67,7 @@ def blocks_of(dump: Dump, part: int, wanted: Mapping[int, Window], rows: int) ->
         BrokenDump: it cannot be read to its end, or is not what was inspected.
     """
     left = len(wanted)
-    if not left:
-        return
-    parts = dump.parts()
-    for window, block in windows(parts[part], part, rows) if part < len(parts) else ():
+    for window, block in windows(part, number, rows) if part is not None else ():
         if window.number not in wanted:
             continue
         if window != wanted[window.number]:
@@ -76,17 +77,29 @@ def blocks_of(dump: Dump, part: int, wanted: Mapping[int, Window], rows: int) ->
         if not left:
             return
     raise BrokenDump(
-        f"--vectors {dump.address}: changed while it was read; what was done is kept: run the same command again, and "
+        f"--vectors {address}: changed while it was read; what was done is kept: run the same command again, and "
         "what changed is inverted as it is then"
     )
 
 
-def by_part(wanted: Sequence[Window]) -> dict[int, dict[int, Window]]:
-    """Windows by their part, and there by their number."""
-    found: dict[int, dict[int, Window]] = {}
+@dataclass(frozen=True)
+class Stretch:
+    """What is to be done of one part: the part (None where it is gone), its number, and windows of it by theirs."""
+
+    part: Part | None
+    number: int
+    wanted: Mapping[int, Window]
+
+
+def stretches(dump: Dump, wanted: Sequence[Window]) -> list[Stretch]:
+    """Windows by their part, in order; the dump is opened once for all of them."""
+    by_part: dict[int, dict[int, Window]] = {}
     for window in wanted:
-        found.setdefault(window.part, {})[window.number] = window
-    return found
+        by_part.setdefault(window.part, {})[window.number] = window
+    parts = dump.parts()
+    return [
+        Stretch(parts[number] if number < len(parts) else None, number, own) for number, own in sorted(by_part.items())
+    ]
 
 
 def invert_here(
@@ -102,8 +115,8 @@ def invert_here(
     Raises:
         BrokenDump: of `blocks_of`; windows that were done are kept.
     """
-    for part, own in sorted(by_part(wanted).items()):
-        for window, block in blocks_of(dump, part, own, rows):
+    for each in stretches(dump, wanted):
+        for window, block in blocks_of(dump.address, each.part, each.number, each.wanted, rows):
             invert_window(texts, window, block, invert)
             on_done(window)
 

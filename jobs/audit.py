@@ -13,10 +13,9 @@ from embinv.commands.audit import (
     wishes_of,
 )
 from embinv.commands.audit_report import read_before, report
-from embinv.commands.inverting import STORES, add_dump_arguments, add_inverting_arguments, opened, require_apart
-from embinv.commands.values import positive
+from embinv.commands.inverting import STORES, opened, require_apart
 from jobs.arguments import job_parser, output_folder, run_job
-from jobs.invert import invert_dump, resolve, summary
+from jobs.invert import add_arguments, invert_dump, resolve, summary
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,16 +28,8 @@ def main(argv: list[str] | None = None) -> None:
         "  ... --text-column text              the dump holds the texts too: compare\n"
         "  ... --device cuda --workers 4       four inverters on GPUs",
     )
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="inverter that jobs/train.py made")
-    parser.add_argument("--vectors", required=True, metavar="DUMP", help="a file, a folder or a database, see above")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make, or to go on with")
+    add_arguments(parser)
     add_report_arguments(parser)
-    add_dump_arguments(parser)
-    add_inverting_arguments(parser)
-    parser.add_argument(
-        "--workers", type=positive, metavar="N", help="inverters (default: one a core up to four a node, or one a GPU)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="delete the texts in OUT/recovered and make them anew")
     given = parser.parse_args(argv)
     resolve(given)
     given.recovered = None

@@ -6,7 +6,7 @@ where it was, no id lost and none twice (embinv/dump_texts.py). `embinv invert` 
 
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,7 @@ def invert_dump(arguments: Namespace, out: Path) -> dict[str, Any]:
         if wanted:
             with ray_session(), Watch(RowCounter(out), inspection.rows, "inverted", lambda seconds: None):
                 run_pipeline(
-                    arguments.vectors,
-                    examined.settings,
+                    examined.dump,
                     wanted,
                     arguments.window_rows,
                     inspection.dim,
@@ -72,6 +71,19 @@ def invert_dump(arguments: Namespace, out: Path) -> dict[str, Any]:
                     arguments.workers,
                 )
         return texts.finish(inspection, examined.chosen.recognition.to_dict(), time.perf_counter() - began)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what a dump's inversion on many workers takes."""
+    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="inverter that jobs/train.py made")
+    parser.add_argument("--vectors", required=True, metavar="DUMP", help="a file, a folder or a database, see above")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make, or to go on with")
+    add_dump_arguments(parser)
+    add_inverting_arguments(parser)
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="inverters (default: one a core up to four a node, or one a GPU)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="delete the texts in OUT and make them anew")
 
 
 def resolve(arguments: Namespace) -> None:
@@ -117,15 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         "  ... --device cuda --workers 4       four inverters on GPUs\n"
         "  ... --cosine                        encode each text again, and say how near it is",
     )
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="inverter that jobs/train.py made")
-    parser.add_argument("--vectors", required=True, metavar="DUMP", help="a file, a folder or a database, see above")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make, or to go on with")
-    add_dump_arguments(parser)
-    add_inverting_arguments(parser)
-    parser.add_argument(
-        "--workers", type=positive, metavar="N", help="inverters (default: one a core up to four a node, or one a GPU)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="delete the texts in --out and make them anew")
+    add_arguments(parser)
     given = parser.parse_args(argv)
     resolve(given)
     out = output_folder(given.out)

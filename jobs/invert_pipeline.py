@@ -19,12 +19,10 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from embinv.data.dumps.base import Block
-from embinv.data.dumps.opening import open_dump
-from embinv.data.dumps.settings import DumpSettings
+from embinv.data.dumps.base import Block, Dump
 from embinv.data.dumps.windows import Window
 from embinv.data.schema import fixed_size_list, matrix
-from embinv.dump_inversion import blocks_of, by_part, invert_window
+from embinv.dump_inversion import Stretch, blocks_of, invert_window, stretches
 from embinv.dump_inverter import DumpInverter, HowToInvert
 from embinv.dump_texts import Texts
 from jobs.pool import model_pool
@@ -37,15 +35,14 @@ ONE_WINDOW = 1024  # bytes of a block at most: any window has more, so that each
 class DumpSource(Datasource):
     """Some windows of a dump, one read task for each part that has any."""
 
-    def __init__(self, address: str, settings: DumpSettings, wanted: list[Window], window_rows: int, dim: int) -> None:
+    def __init__(self, dump: Dump, wanted: list[Window], window_rows: int, dim: int) -> None:
         super().__init__()
-        self.address, self.settings, self.window_rows = address, settings, window_rows
-        self.bytes = 4 * dim
-        self.by_part = by_part(wanted)
+        self.address, self.window_rows, self.row_bytes = dump.address, window_rows, 4 * dim
+        self.stretches = stretches(dump, wanted)
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all vectors."""
-        return sum(map(self._bytes, self.by_part.values()))
+        return sum(map(self._bytes, self.stretches))
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: object | None = None
@@ -53,22 +50,20 @@ class DumpSource(Datasource):
         """One task for each part, whatever `parallelism` says."""
         return [
             ReadTask(
-                partial(_read, self.address, self.settings, part, wanted, self.window_rows),
-                BlockMetadata(num_rows=None, size_bytes=self._bytes(wanted), input_files=None, exec_stats=None),
+                partial(_read, self.address, each, self.window_rows),
+                BlockMetadata(num_rows=None, size_bytes=self._bytes(each), input_files=None, exec_stats=None),
                 schema=TRAVELS,
                 per_task_row_limit=per_task_row_limit,
             )
-            for part, wanted in self.by_part.items()
+            for each in self.stretches
         ]
 
-    def _bytes(self, wanted: dict[int, Window]) -> int:
-        return sum(window.rows for window in wanted.values()) * self.bytes
+    def _bytes(self, each: Stretch) -> int:
+        return sum(window.rows for window in each.wanted.values()) * self.row_bytes
 
 
-def _read(
-    address: str, settings: DumpSettings, part: int, wanted: dict[int, Window], window_rows: int
-) -> Iterable[pa.Table]:
-    for window, block in blocks_of(open_dump(address, settings), part, wanted, window_rows):
+def _read(address: str, each: Stretch, window_rows: int) -> Iterable[pa.Table]:
+    for window, block in blocks_of(address, each.part, each.number, each.wanted, window_rows):
         yield pa.table({"window": [json.dumps(asdict(window))], "rows": [packed(block)]}, schema=TRAVELS)
 
 
@@ -129,8 +124,7 @@ def _load(how: HowToInvert, threads: int | None) -> DumpInverter:
 
 
 def run_pipeline(
-    address: str,
-    settings: DumpSettings,
+    dump: Dump,
     wanted: list[Window],
     window_rows: int,
     dim: int,
@@ -146,7 +140,7 @@ def run_pipeline(
     """
     pool = model_pool(how.device, len(wanted), "--workers", workers)
     cores = int(ray.cluster_resources().get("CPU", 1))
-    source = DumpSource(address, settings, wanted, window_rows, dim)
+    source = DumpSource(dump, wanted, window_rows, dim)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # Ray's own wrapping loses what it wraps on the way to the driver
@@ -154,9 +148,9 @@ def run_pipeline(
     with ray.data.DataContext.current(context):
         dataset = ray.data.read_datasource(
             source,
-            override_num_blocks=len(source.by_part),
+            override_num_blocks=len(source.stretches),
             num_cpus=0.5 if cores <= 2 else 1.0,  # see jobs/encode_pipeline.py
-            concurrency=min(len(source.by_part), max(1, pool.workers)),
+            concurrency=min(len(source.stretches), max(1, pool.workers)),
         ).map_batches(
             InvertWindows,
             fn_constructor_args=[how, str(out), pool.threads],

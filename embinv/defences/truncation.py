@@ -14,21 +14,23 @@ from embinv.defences.base import padded, unit_rows
 
 
 @dataclass(frozen=True)
-class Matryoshka:
-    """The first d dimensions, brought to unit length as the encoders that are trained for it have them.
+class _Truncation:
+    """What both kinds are told.
 
     Attributes:
         kept: d.
+        name: of the kind.
 
     Raises:
-        ValueError: it is below 1.
+        ValueError: d is below 1.
     """
 
     kept: int
-    name: str = "matryoshka"
+    name: str = ""
 
     def __post_init__(self) -> None:
-        _require_some(self.name, self.kept)
+        if self.kept < 1:
+            raise ValueError(f"{self.name}: {self.kept} dimensions are none; keep at least 1")
 
     @property
     def setting(self) -> str:
@@ -36,6 +38,13 @@ class Matryoshka:
 
     def bytes_per_vector(self, dim: int) -> int:
         return 4 * self.kept
+
+
+@dataclass(frozen=True)
+class Matryoshka(_Truncation):
+    """The first d dimensions, brought to unit length as the encoders that are trained for it have them."""
+
+    name: str = "matryoshka"
 
     def fit(self, vectors: np.ndarray, seed: int) -> "FittedMatryoshka":
         """Takes D.
@@ -65,28 +74,10 @@ class FittedMatryoshka:
 
 
 @dataclass(frozen=True)
-class PCA:
-    """Projections on the d principal directions. The mean stays in: without it cosines are not those of the encoder.
+class PCA(_Truncation):
+    """Projections on the d principal directions. The mean stays in: without it cosines are not those of the encoder."""
 
-    Attributes:
-        kept: d.
-
-    Raises:
-        ValueError: it is below 1.
-    """
-
-    kept: int
     name: str = "PCA"
-
-    def __post_init__(self) -> None:
-        _require_some(self.name, self.kept)
-
-    @property
-    def setting(self) -> str:
-        return f"{self.kept} dimensions"
-
-    def bytes_per_vector(self, dim: int) -> int:
-        return 4 * self.kept
 
     def fit(self, vectors: np.ndarray, seed: int) -> "FittedPCA":
         """Finds the directions of greatest variance, each with its largest entry positive.
@@ -123,11 +114,6 @@ class FittedPCA:
 
     def as_seen(self, stored: np.ndarray) -> np.ndarray:
         return padded(stored, len(self.directions))
-
-
-def _require_some(name: str, kept: int) -> None:
-    if kept < 1:
-        raise ValueError(f"{name}: {kept} dimensions are none; keep at least 1")
 
 
 def _require_fewer(name: str, kept: int, dim: int) -> None:
