@@ -21,8 +21,9 @@ LAYERS = (
     {"commands"},
     # "" is embinv/__init__.py, the public API
     {"", "inverter", "importing", "correcting", "trained_corrector", "audit", "tasks", "evaluation"}
-    | {"aligning", "dump_inversion", "dump_inverter", "dump_texts", "recognising"},
-    {"checkpoint", "calibration", "inversion", "config"},
+    | {"aligning", "dump_inversion", "dump_inverter", "dump_texts", "recognising", "planning"}
+    | {"backups", "upgrading"},
+    {"checkpoint", "checkpoint_versions", "calibration", "inversion", "config", "provenance"},
     {"training"},
     {"decoding"},
     {"models"},
