@@ -60,6 +60,21 @@ def flops_per_sample(model: InverterModel) -> float:
     return counter.get_total_flops() + head
 
 
+def flops_per_pass(model: InverterModel) -> tuple[float, float]:
+    """FLOPs of inference: of one text through the body, and of one position through the head.
+
+    A denoiser makes as many such passes as it is told to; a T5 that remembers what it has read makes one in all.
+
+    Args:
+        model: on any device, in any state; it is left as it is.
+    """
+    counter = FlopCounterMode(display=False)
+    with _without_data(model, texts=1) as hidden_states, torch.no_grad(), counter:
+        hidden_states()
+    weight, bias = model.head()
+    return counter.get_total_flops(), 2 * weight.shape[-1] * len(bias)
+
+
 def largest_matmul(model: InverterModel, texts: int) -> tuple[int, int, int]:
     """The (rows, inner, columns) of the largest matrix product in a forward pass of `texts` texts, head included."""
     seen = _Products()
