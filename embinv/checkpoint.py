@@ -6,6 +6,7 @@
     tokenizer.json ...  the decoder's tokenizer
     statistics.safetensors  `Shape` of the training vectors, to recognise others of their kind
     calibration.json    what its confidence is worth, once jobs/evaluate.py has fitted it
+    provenance.json     who trained it, where, when and with what
     README.md           a model card with the measured figures
 
 Nothing is unpickled. A folder appears whole or not at all. The state that training resumes from is kept elsewhere.
@@ -15,43 +16,34 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from embinv.calibration import Calibrations
+from embinv.checkpoint_versions import FORMAT_VERSION, Family, family_by_fields, read_as_newest
 from embinv.data.folders import replace_folder
 from embinv.data.schema import PairsRecipe, reasons
 from embinv.data.tokenizer import TextTokenizer
+from embinv.data.versions import this_release
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.build import empty_model
 from embinv.models.settings import Architecture, BackboneConfig, MDLMConfig, MDLMCorrectorConfig
 from embinv.models.t5_settings import T5CorrectorConfig, T5InverterConfig
+from embinv.provenance.sittings import PROVENANCE_FILE
 from embinv.spaces.moments import EmbeddingStatistics, Shape
 from embinv.spaces.recognition import Seen
 
-FORMAT_VERSION = 1
 STATISTICS_FILE = "statistics.safetensors"
-
-
-Family = Literal["mdlm", "backbone", "t5", "mdlm_corrector", "t5_corrector"]
 
 
 def _family(model: Any) -> Family:
     """The family of an architecture, or of its JSON."""
-    if isinstance(model, Architecture | T5InverterConfig):
-        return model.family
-    fields = model if isinstance(model, dict) else {}
-    corrects = "corrects" in fields
-    if "start_id" in fields:  # others read nothing first
-        return "t5_corrector" if corrects else "t5"
-    if corrects:
-        return "mdlm_corrector"
-    return "backbone" if "backbone" in fields else "mdlm"
+    return model.family if isinstance(model, Architecture | T5InverterConfig) else family_by_fields(model)
 
 
 class CheckpointConfig(BaseModel):
@@ -60,6 +52,9 @@ class CheckpointConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format_version: int = FORMAT_VERSION
+    written_by: str | None = Field(
+        default_factory=this_release, description="release of embinv, so that an older one can name it; null: unknown"
+    )
     name: str
     model: Annotated[
         Annotated[MDLMConfig, Tag("mdlm")]
@@ -123,8 +118,19 @@ def save_checkpoint(
     tokenizer: TextTokenizer,
     vocabulary: Vocabulary,
     shape: Shape | None = None,
+    provenance: str | None = None,
 ) -> None:
-    """Writes a checkpoint folder; an older one at the same place is replaced once the new one is whole."""
+    """Writes a checkpoint folder; an older one at the same place is replaced once the new one is whole.
+
+    Args:
+        folder: to write.
+        model: whose weights are kept.
+        config: says what it is.
+        tokenizer: the decoder's.
+        vocabulary: what of it the model knows.
+        shape: of the training vectors; None where they are not known.
+        provenance: text of the file that says how it was made; None leaves it out.
+    """
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -136,12 +142,14 @@ def save_checkpoint(
     vocabulary.save(partial)
     if shape is not None:
         shape.save(partial / STATISTICS_FILE)
+    if provenance is not None:
+        (partial / PROVENANCE_FILE).write_text(provenance, encoding="utf-8")
     (partial / "README.md").write_text(model_card(config), encoding="utf-8")
     replace_folder(partial, folder)
 
 
 def read_checkpoint_config(folder: str | Path) -> CheckpointConfig:
-    """Reads config.json.
+    """Reads config.json, of an older format too.
 
     Raises:
         ValueError: the folder is no checkpoint, or one of a format this version does not read.
@@ -151,10 +159,7 @@ def read_checkpoint_config(folder: str | Path) -> CheckpointConfig:
         raise ValueError(f"--checkpoint {folder}: no config.json; give a folder that jobs/train.py wrote")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        version = tree.get("format_version") if isinstance(tree, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"--checkpoint {folder}: format_version {version}, this embinv reads {FORMAT_VERSION}")
-        return CheckpointConfig.model_validate(tree)
+        return CheckpointConfig.model_validate(read_as_newest(tree, f"--checkpoint {folder}"))
     except ValidationError as error:
         raise ValueError(f"{path}: not a checkpoint's config ({reasons(error)})") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -187,6 +192,19 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> Checkpoint:
     calibrations = Calibrations.load(folder)
     shape = Shape.load(folder / STATISTICS_FILE)
     return Checkpoint(config, model.to(torch.device(device)).eval(), tokenizer, vocabulary, calibrations, shape)
+
+
+def require_whole_weights(folder: str | Path) -> None:
+    """Looks whether the weights of a checkpoint are all there, without reading them: a header and a length.
+
+    Raises:
+        ValueError: they are not.
+    """
+    try:
+        with safe_open(Path(folder) / "model.safetensors", framework="pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"--checkpoint {folder}: model.safetensors cannot be read ({error})") from error
 
 
 def _require_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], folder: Path) -> None:

@@ -189,10 +189,15 @@ def test_all_that_does_not_fit_is_named_at_once(folder):
     assert "stranger is not part" in message
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1"])
-def test_other_format_version_is_refused_with_both(folder, version):
+@pytest.mark.parametrize("version", [3, 0, None, "1", True])
+def test_other_format_version_is_refused_with_those_that_are_read(folder, version):
     rewrite_config(folder, lambda tree: tree.update(format_version=version))
-    assert f"format_version {version}, this embinv reads 1" in refusal(folder)
+    assert f"format_version {version!r}" in refusal(folder) and "this embinv reads 1 to 2" in refusal(folder)
+
+
+def test_a_folder_of_a_newer_release_names_the_one_to_install(folder):
+    rewrite_config(folder, lambda tree: tree.update(format_version=3, written_by="7.1.0", surprise=1))
+    assert refusal(folder).endswith("it is of a newer release: install embinv 7.1.0 or newer")
 
 
 def test_swapped_tokenizer_is_refused(folder, tmp_path):
