@@ -10,6 +10,7 @@ from typing import Any
 
 from embinv.config import Config, load_config
 from embinv.data.folders import whole_file
+from jobs.provenance import keep_provenance
 
 SETTINGS_FILE = "settings.yaml"
 
@@ -38,6 +39,23 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_accelerator(parser: argparse.ArgumentParser) -> None:
+    """Adds --accelerator, beside the --device of a job without a config."""
+    parser.add_argument(
+        "--accelerator", metavar="KIND", help="kind of GPU, as Ray names it: A100, H100, L4 (default: any)"
+    )
+
+
+def require_gpu(arguments: argparse.Namespace) -> None:
+    """Refuses a kind of GPU where none is used.
+
+    Raises:
+        ValueError: --accelerator without --device cuda.
+    """
+    if arguments.accelerator is not None and arguments.device != "cuda":
+        raise ValueError(f"--accelerator {arguments.accelerator}: names a GPU; give --device cuda with it")
+
+
 def config_from(arguments: argparse.Namespace, extra: list[str] | None = None) -> Config:
     """Loads the config with its overrides; flags of the job come last."""
     return load_config(arguments.config, [*arguments.overrides, *(extra or [])])
@@ -50,9 +68,10 @@ def announce(config: Config, job: str, **paths: object) -> None:
 
 
 def keep_settings(config: Config, out: Path, job: str) -> None:
-    """Writes a job's settings into its output."""
+    """Writes a job's settings into its output, and how it is made."""
     out.mkdir(parents=True, exist_ok=True)
     (out / SETTINGS_FILE).write_text(f"# written by jobs/{job}.py\n{config.to_yaml()}", encoding="utf-8")
+    keep_provenance(out, job, config.model_dump(mode="json"))
 
 
 def write_json(path: Path, tree: Any) -> None:

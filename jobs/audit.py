@@ -13,9 +13,12 @@ from embinv.commands.audit import (
     wishes_of,
 )
 from embinv.commands.audit_report import read_before, report
-from embinv.commands.inverting import STORES, opened, require_apart
-from jobs.arguments import job_parser, output_folder, run_job
-from jobs.invert import add_arguments, invert_dump, resolve, summary
+from embinv.commands.inverting import STORES, opened, require_apart, settings_given
+from jobs.arguments import job_parser, run_job
+from jobs.failures import told_plainly
+from jobs.invert import add_arguments, at_hand, invert_dump, resolve, summary
+from jobs.provenance import end_provenance, keep_provenance
+from jobs.staging import place, shown
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,12 +36,17 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     resolve(given)
     given.recovered = None
-    out = output_folder(given.out)
-    wishes = wishes_of(given)
-    print(f"# audit: checkpoint={given.checkpoint}, vectors={opened(given).address}, out={out}", flush=True)
-    require_apart(out, given)
-    print(summary(invert_dump(given, out / RECOVERED), out / RECOVERED))
-    report(given, wishes, read_before([out / RECOVERED], Path(given.checkpoint)), out)
+    out = place(given.out)
+    with at_hand(given, out):
+        wishes = wishes_of(given)
+        checkpoint = shown(Path(given.checkpoint))
+        print(f"# audit: checkpoint={checkpoint}, vectors={opened(given).address}, out={shown(out)}", flush=True)
+        require_apart(out, given)
+        print(summary(invert_dump(given, out / RECOVERED), shown(out / RECOVERED)))
+        with told_plainly(out):
+            keep_provenance(out, "audit", settings_given(given))
+        report(given, wishes, read_before([out / RECOVERED], Path(given.checkpoint)), out)
+        end_provenance(out, "audit")
 
 
 if __name__ == "__main__":

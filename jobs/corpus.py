@@ -30,7 +30,6 @@ from jobs.arguments import (
     config_from,
     job_parser,
     keep_settings,
-    output_folder,
     run_job,
     write_json,
 )
@@ -38,10 +37,12 @@ from jobs.corpus_plan import plan_corpus, plan_text
 from jobs.failures import told_plainly
 from jobs.outputs import STATS_FILE, SUCCESS_FILE, put_in_place, require_ours, require_siblings
 from jobs.progress import Watch, duration
+from jobs.provenance import end_provenance
 from jobs.rejects import read_rejects, require_few
 from jobs.selection import Choice, choose, survey
 from jobs.session import ray_session
 from jobs.shuffle import write_shards
+from jobs.staging import place, shown, staged
 from jobs.supplies import Supply, next_wave, open_supplies
 from jobs.texts import CLEANED_SCHEMA, FOUND, Piece, TextPieces, rows_given
 
@@ -125,10 +126,11 @@ def _make_beside(config: Config, out: Path, wanted: dict[str, Any]) -> dict[str,
     shutil.rmtree(partial, ignore_errors=True)
     (partial / FOUND).mkdir(parents=True)
     try:
+        keep_settings(config, partial, "corpus")
         stats = _make(config, supplies, partial)
         stats |= {"seconds": round(time.monotonic() - began, 2), "data": wanted}
-        keep_settings(config, partial, "corpus")
         write_json(partial / STATS_FILE, stats)
+        end_provenance(partial, "corpus")
         (partial / SUCCESS_FILE).touch()
         put_in_place(partial, out, _is_shard)
     finally:
@@ -219,7 +221,7 @@ def _finished(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return stats
 
 
-def summary(stats: dict[str, Any], out: Path) -> str:
+def summary(stats: dict[str, Any], out: str) -> str:
     """What became of all that was read, as lines to read."""
     languages = ", ".join(f"{lang} {rows:,}" for lang, rows in stats["languages"].items())
     lines = [f"{stats['rows']:,} texts in {out} ({languages}; {duration(stats['seconds'])})"]
@@ -262,15 +264,16 @@ def main(argv: list[str] | None = None) -> None:
         config.data.sources = [TextSource(path=path) for path in arguments.texts]
         if arguments.rows is None and not any(o.startswith("data.rows=") for o in arguments.overrides):
             config.data.rows = None  # the config's number is for its own sources
-    out = output_folder(arguments.out)
-    announce(config, "corpus", texts=" ".join(source.path for source in config.data.sources), out=out)
+    out = place(arguments.out)
+    announce(config, "corpus", texts=" ".join(source.path for source in config.data.sources), out=shown(out))
     if arguments.dry_run:
         print(plan_text(plan_corpus(config.data)))
         return
-    with ray_session():
+    with staged(out), ray_session(out):
         stats = make_corpus(config, out, arguments.overwrite)
-    print(summary(stats, out))
-    print(f"next: python jobs/encode.py --config {arguments.config} --texts {out} --out {out.parent / 'pairs'}")
+    print(summary(stats, shown(out)))
+    texts, pairs = shown(out), shown(out.with_name("pairs"))
+    print(f"next: python jobs/encode.py --config {arguments.config} --texts {texts} --out {pairs}")
 
 
 if __name__ == "__main__":

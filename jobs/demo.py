@@ -33,7 +33,7 @@ PARTS = ("corpus", "encode", "train", "evaluate", "serve and invert")
 OURS = (
     "texts pairs checkpoint last tensorboard report.json report.md report.html texts.parquet training.png "
     "progress.jsonl validations.jsonl examples.jsonl train.log failures.log settings.yaml _run.json http.json "
-    "mlflow.db mlflow-run.json mlflow-artifacts wandb wandb-run.json"
+    "provenance.json mlflow.db mlflow-run.json mlflow-artifacts wandb wandb-run.json"
 ).split()
 UNFINISHED = tuple(f".{name}." for name in OURS)  # .checkpoint.partial, .last.old, .pairs.progress and others
 LEFT = {f"{Path(name).stem}.partial" for name in OURS}  # progress.partial and others

@@ -23,7 +23,6 @@ from jobs.arguments import (
     config_from,
     job_parser,
     keep_settings,
-    output_folder,
     run_job,
     write_json,
 )
@@ -43,10 +42,12 @@ from jobs.exactly_once import (
 from jobs.failures import told_plainly
 from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings
 from jobs.progress import Clock, RowCounter, Watch, duration
+from jobs.provenance import end_provenance
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, reject_file, require_few
 from jobs.session import ray_session
 from jobs.shards import Window, list_windows, readable_ids
+from jobs.staging import place, shown, staged
 
 REASONS = {  # as a reader of the statistics would ask; others are an encoder's own words
     "too_few_tokens": "  under data.min_tokens tokens",
@@ -165,6 +166,7 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
         "run": run,
     }
     write_json(out / STATS_FILE, stats)
+    end_provenance(out, "encode")
     (out / SUCCESS_FILE).touch()
     rmtree(progress)
     return stats
@@ -180,7 +182,7 @@ def _left_out(windows: list[Window], broken: dict[str, str], ids: np.ndarray) ->
     return int((~np.isin(readable_ids(windows, broken), ids)).sum())
 
 
-def summary(stats: dict[str, Any], out: Path) -> str:
+def summary(stats: dict[str, Any], out: str) -> str:
     """What became of all texts, as lines to read."""
     splits = ", ".join(f"{split} {rows:,}" for split, rows in stats["splits"].items())
     speed = f"{duration(stats['seconds'])}, {stats['samples_per_second']:,.0f}/s with start-up"
@@ -189,7 +191,7 @@ def summary(stats: dict[str, Any], out: Path) -> str:
         lines.append(f"left out {sum(stats['dropped'].values()):,} of {stats['corpus']['rows']:,} texts:")
     lines += [f"  {reason:<18} {rows:>12,}{REASONS.get(reason, '')}" for reason, rows in stats["dropped"].items()]
     if stats["rejected_files"] or stats["dropped"].keys() - REASONS.keys():
-        lines.append(f"  named in {out / REJECTED}, each with its reason")
+        lines.append(f"  named in {out}/{REJECTED}, each with its reason")
     return "\n".join(lines)
 
 
@@ -218,17 +220,18 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     config = config_from(arguments)
-    texts, out = output_folder(arguments.texts, "--texts"), output_folder(arguments.out)
-    announce(config, "encode", texts=texts, out=out)
-    with ray_session():
-        if arguments.dry_run:
-            with TemporaryDirectory() as folder:
-                job = Job(config, recipe_of(config), Path(folder), Path(folder))
-                print(plan_text(plan_encoding(job, *read_corpus(texts))))
-            return
+    texts, out = place(arguments.texts, "--texts"), place(arguments.out)
+    announce(config, "encode", texts=shown(texts), out=shown(out))
+    if arguments.dry_run:
+        with staged(inputs=[texts]), ray_session(), TemporaryDirectory() as folder:
+            job = Job(config, recipe_of(config), Path(folder), Path(folder))
+            print(plan_text(plan_encoding(job, *read_corpus(texts))))
+        return
+    with staged(out, inputs=[texts]), ray_session(out, inputs=[texts]):
         stats = make_pairs(config, texts, out, arguments.overwrite)
-    print(summary(stats, out))
-    print(f"next: python jobs/train.py --config {arguments.config} --data {out} --out {out.parent}")
+    print(summary(stats, shown(out)))
+    run = shown(out.parent)
+    print(f"next: python jobs/train.py --config {arguments.config} --data {shown(out)} --out {run}")
 
 
 if __name__ == "__main__":

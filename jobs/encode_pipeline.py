@@ -46,7 +46,9 @@ def encoder_pool(config: Config, windows: int) -> ModelPool:
     """The encoder actors for so many windows, see `model_pool`; encoders that are no models are one."""
     encoding = config.encoding
     most = NODE_MODELS if config.encoder.kind == "sentence-transformers" else 0
-    return model_pool(encoding.device, windows, "encoding.workers", encoding.workers, encoding.threads, most)
+    return model_pool(
+        encoding.device, windows, "encoding.workers", encoding.workers, encoding.threads, most, encoding.accelerator
+    )
 
 
 def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
@@ -60,6 +62,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
     # task more than cores, for Ray notices only ten times a second that one has ended.
     slow = encoding.device == "cpu" and job.config.encoder.kind == "sentence-transformers"
     tokenizers = min(len(windows), encoding.tokenizers or (pool.workers if slow else cores + 1))
+    where = {"label_selector": encoding.tokenizer_nodes} if encoding.tokenizer_nodes else {}
     with ray.data.DataContext.current(checkpointed(done_ids)):
         dataset = (
             ray.data.read_datasource(
@@ -67,6 +70,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
                 override_num_blocks=len(windows),
                 num_cpus=share,
                 concurrency=tokenizers,
+                ray_remote_args=where,
             )
             .map_batches(
                 align_window,
@@ -75,6 +79,7 @@ def run_pipeline(job: Job, windows: list[Window], done_ids: Path) -> None:
                 batch_format="pyarrow",
                 num_cpus=share,
                 compute=ray.data.TaskPoolStrategy(size=tokenizers),
+                **where,
             )
             .map_batches(
                 EncodeWindow,

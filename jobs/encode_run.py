@@ -6,6 +6,7 @@ from typing import Any
 from embinv.config import Config
 from embinv.data.schema import PairsRecipe, require_same_recipe
 from jobs.same_run import earlier_run, require_same_settings
+from jobs.staging import shown
 
 COMPARED = ("texts", "corpus", "data", "encoding")  # beside the recipe
 
@@ -18,7 +19,7 @@ def recipe_of(config: Config) -> PairsRecipe:
 def run_of(config: Config, recipe: PairsRecipe, texts: Path, corpus: dict[str, Any]) -> dict[str, Any]:
     """All that decides which pairs come out, beside the hardware: the same precision rounds differently elsewhere."""
     return {
-        "texts": str(texts),
+        "texts": shown(texts),
         "corpus": {"rows": corpus["rows"], "data": corpus["data"], "digest": corpus.get("digest")},
         "data": config.data.model_dump(mode="json", include={"min_tokens", "validation", "test", "correction"}),
         "encoding": {"precision": config.encoding.precision},

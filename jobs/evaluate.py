@@ -21,8 +21,9 @@ from embinv.data.held_out import remove_known
 from embinv.data.labels import read_entities
 from embinv.data.pairs import Pairs, read_pairs
 from embinv.data.schema import read_recipe, require_same_recipe
-from embinv.encoders.base import Encoder, open_encoder
+from embinv.encoders.base import Encoder
 from embinv.encoders.spec import EncoderSpec, resolve_model
+from embinv.encoders.trust import open_told_encoder
 from embinv.evaluation.evaluate import evaluate
 from embinv.evaluation.page import page
 from embinv.evaluation.report import by_validation, render
@@ -30,11 +31,13 @@ from embinv.evaluation.scores import write_scores
 from embinv.inverter import load_inverter
 from embinv.metrics.perplexity import load_language_model
 from embinv.trained_corrector import load_corrector
-from jobs.arguments import job_parser, output_folder, run_job, write_json, write_whole
+from jobs.arguments import job_parser, run_job, write_json, write_whole
 from jobs.failures import told_plainly
 from jobs.inverting import invert_on_workers
 from jobs.outputs import STATS_FILE
+from jobs.provenance import end_provenance, keep_provenance
 from jobs.session import ray_session
+from jobs.staging import place, shown, staged
 from jobs.train import RUN_FILE
 from jobs.train_identity import require_finished
 from jobs.train_recorder import EXAMPLES_FILE, VALIDATIONS_FILE, read_lines
@@ -97,9 +100,12 @@ def make_report(
         _require_writable(out)
     corrector = None
     if settings.corrector is not None:
-        folder = output_folder(settings.corrector, "evaluation.corrector")
+        folder = place(settings.corrector, "evaluation.corrector")
         corrector = load_corrector(folder, recipe, device, precision=settings.precision, seed=settings.seed)
-    with ray_session():
+    given = {"checkpoint": shown(checkpoint), "data": shown(data), "texts": None if corpus is None else shown(corpus)}
+    with ray_session(inputs=[checkpoint]):
+        with told_plainly(out):
+            keep_provenance(out, "evaluate", given | {"device": device, "evaluation": settings.model_dump(mode="json")})
         evaluation = evaluate(
             inverter,
             test,
@@ -110,7 +116,9 @@ def make_report(
             show,
             validation=_to_calibrate_on(data, settings),
             entities=entities,
-            invert=invert_on_workers(checkpoint, device, settings.precision, settings.workers, show),
+            invert=invert_on_workers(
+                checkpoint, device, settings.precision, settings.workers, show, settings.accelerator
+            ),
             corrector=corrector,
         )
     if evaluation.calibration is not None:
@@ -118,8 +126,8 @@ def make_report(
     report = {
         "name": inverter.config.name,
         "encoder": recipe.encoder.model,
-        "checkpoint": str(checkpoint),
-        "data": str(data),
+        "checkpoint": shown(checkpoint),
+        "data": shown(data),
         **evaluation.report,
         "held_out": {"sampled": len(held_out), "same": known.exact, "alike": known.near, "threshold": known.threshold},
         "samples_per_second": speeds | evaluation.report["samples_per_second"],
@@ -134,6 +142,7 @@ def make_report(
         write_whole(out / "report.md", render(report))
         write_whole(out / "report.html", page(report, evaluation.scores, seed=settings.seed))
         write_json(out / "report.json", report)
+        end_provenance(out, "evaluate")
     return report
 
 
@@ -185,7 +194,7 @@ def _require_writable(out: Path) -> None:
 def _encoder_at_hand(spec: EncoderSpec, device: str) -> Encoder | None:
     """The encoder, or None where it cannot be had; the report then says that the cosine is left out."""
     try:
-        encoder = open_encoder(spec, device=device)
+        encoder = open_told_encoder(spec, device=device)
         encoder.encode(["a text"])  # a server may be asked for the first time now, and not answer
         return encoder
     except ValueError as error:
@@ -204,6 +213,11 @@ def _now_and_then() -> Any:
             print(line, flush=True)
 
     return show
+
+
+def is_of_the_report(name: str) -> bool:
+    """Which files of the output folder are this job's: a whole run may lie there."""
+    return "/" not in name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -232,17 +246,21 @@ def main(argv: list[str] | None = None) -> None:
         help="measure otherwise than the run's config says, e.g. evaluation.rows=200, evaluation.steps=16; repeatable",
     )
     arguments = parser.parse_args(argv)
-    checkpoint = output_folder(arguments.checkpoint, "--checkpoint")
-    data, out = output_folder(arguments.data, "--data"), output_folder(arguments.out)
-    made_by = run_record(checkpoint).get("config", {}).get("evaluation", {})
-    where = "--set" if arguments.overrides else str(checkpoint.parent / RUN_FILE)
-    corpus = None if arguments.texts is None else output_folder(arguments.texts, "--texts")
-    settings = evaluation_settings(made_by, arguments.overrides, where)
-    print(f"# evaluate: checkpoint={checkpoint}, data={data}, out={out}")
-    print(yaml.safe_dump({"evaluation": settings.model_dump(mode="json")}, sort_keys=False), flush=True)
-    report = make_report(checkpoint, data, out, settings, arguments.device, corpus)
+    checkpoint = place(arguments.checkpoint, "--checkpoint")
+    data, out = place(arguments.data, "--data"), place(arguments.out)
+    corpus = None if arguments.texts is None else place(arguments.texts, "--texts")
+    run_file = checkpoint.parent / RUN_FILE
+    with staged(checkpoint, inputs=[data, corpus, run_file]), staged(out, owned=is_of_the_report):
+        made_by = run_record(checkpoint).get("config", {}).get("evaluation", {})
+        where = "--set" if arguments.overrides else shown(run_file)
+        settings = evaluation_settings(made_by, arguments.overrides, where)
+        print(f"# evaluate: checkpoint={shown(checkpoint)}, data={shown(data)}, out={shown(out)}")
+        print(yaml.safe_dump({"evaluation": settings.model_dump(mode="json")}, sort_keys=False), flush=True)
+        corrector = None if settings.corrector is None else place(settings.corrector, "evaluation.corrector")
+        with staged(inputs=[corrector]):
+            report = make_report(checkpoint, data, out, settings, arguments.device, corpus)
     print((out / "report.md").read_text(encoding="utf-8"))
-    print(f"{report['token_accuracy']:.1%} of tokens; written to {out / 'report.md'} and {out / 'report.json'}")
+    print(f"{report['token_accuracy']:.1%} of tokens; written to {shown(out)}/report.md and report.json")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,15 @@ import yaml
 
 from embinv.data.schema import PairsRecipe, matrix
 from embinv.data.sole_writer import sole_writer
-from jobs.arguments import SETTINGS_FILE, job_parser, output_folder, run_job, write_json, write_whole
+from jobs.arguments import (
+    SETTINGS_FILE,
+    add_accelerator,
+    job_parser,
+    require_gpu,
+    run_job,
+    write_json,
+    write_whole,
+)
 from jobs.exactly_once import (
     RUN_FILE,
     discard_uncommitted,
@@ -35,10 +43,12 @@ from jobs.hypotheses_pipeline import WINDOW_ROWS, run_pipeline
 from jobs.hypotheses_run import SPLITS, Job, Wish, job_of, require_same_run, run_of
 from jobs.outputs import STATS_FILE, SUCCESS_FILE, require_siblings
 from jobs.progress import Clock, RowCounter, Watch, duration
+from jobs.provenance import end_provenance, keep_provenance
 from jobs.rejects import FOLDER as REJECTED
 from jobs.rejects import clear, read_rejects, refuse_file
 from jobs.session import ray_session
 from jobs.shards import list_windows
+from jobs.staging import place, shown, staged
 
 
 def make_hypotheses(wish: Wish, overwrite: bool = False) -> dict[str, Any]:
@@ -63,7 +73,7 @@ def make_hypotheses(wish: Wish, overwrite: bool = False) -> dict[str, Any]:
         if stats is not None:
             print(f"{out}: all done before, {stats['rows']:,} hypotheses; --overwrite makes them anew")
             return stats
-        with ray_session():
+        with ray_session(out, inputs=[job.wish.data, job.wish.checkpoint]):
             return _make(job, run)
 
 
@@ -76,6 +86,7 @@ def _make(job: Job, run: dict[str, Any]) -> dict[str, Any]:
     write_json(progress / RUN_FILE, run)  # before anything lies in `out`, or that would be taken for a stranger's
     out.mkdir(exist_ok=True)
     write_whole(out / SETTINGS_FILE, f"# written by jobs/hypotheses.py\n{settings_text(job)}")
+    keep_provenance(out, "hypotheses", settings_of(job))
     clear(out)
     discard_uncommitted(out, progress / "ids")
     files = [file for split in SPLITS for file in sorted(job.wish.data.glob(f"split={split}/*.parquet"))]
@@ -108,16 +119,22 @@ def _make(job: Job, run: dict[str, Any]) -> dict[str, Any]:
         "run": run,
     }
     write_json(out / STATS_FILE, stats)
+    end_provenance(out, "hypotheses")
     (out / SUCCESS_FILE).touch()
     rmtree(progress)
     return stats
 
 
-def settings_text(job: Job) -> str:
-    """All settings of a run, in YAML."""
+def settings_of(job: Job) -> dict[str, Any]:
+    """All settings of a run, as JSON has them."""
     tree = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job.wish).items()}
     made_by, encoding = job.hypotheses.model_dump(mode="json"), job.encoding.model_dump(mode="json")
-    return yaml.safe_dump(tree | {"hypotheses": made_by, "encoding": encoding}, sort_keys=False)
+    return tree | {"hypotheses": made_by, "encoding": encoding}
+
+
+def settings_text(job: Job) -> str:
+    """The same in YAML."""
+    return yaml.safe_dump(settings_of(job), sort_keys=False)
 
 
 def recovered(files: Iterable[Path], recipe: PairsRecipe) -> dict[str, float]:
@@ -141,7 +158,7 @@ def _true(flags: pa.ChunkedArray) -> int:
     return int(pc.sum(flags).as_py() or 0)
 
 
-def summary(stats: dict[str, Any], out: Path) -> str:
+def summary(stats: dict[str, Any], out: str) -> str:
     """What became of all texts, as lines to read."""
     splits = ", ".join(f"{split} {rows:,}" for split, rows in stats["splits"].items())
     speed = f"{duration(stats['seconds'])}, {stats['samples_per_second']:,.0f}/s with start-up"
@@ -151,7 +168,7 @@ def summary(stats: dict[str, Any], out: Path) -> str:
         for split, found in stats["recovered"].items()
     ]
     if stats["dropped"]:
-        lines.append(f"left out {sum(stats['dropped'].values()):,} texts, named in {out / REJECTED}:")
+        lines.append(f"left out {sum(stats['dropped'].values()):,} texts, named in {out}/{REJECTED}:")
     lines += [f"  {rows:>12,}  {reason}" for reason, rows in stats["dropped"].items()]
     return "\n".join(lines)
 
@@ -190,6 +207,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="inverters (default: one a core up to four a node, or one a GPU)"
     )
+    add_accelerator(parser)
     parser.add_argument("--overwrite", action="store_true", help="delete the hypotheses in --out and make them anew")
     parser.add_argument(
         "--assume-unseen",
@@ -197,10 +215,11 @@ def main(argv: list[str] | None = None) -> None:
         help="take a checkpoint that does not say that it has not seen the texts of split=correction",
     )
     given = parser.parse_args(argv)
+    require_gpu(given)
     if given.workers is not None and given.workers < 1:
         raise ValueError(f"--workers {given.workers}: give at least 1")
-    checkpoint = output_folder(given.checkpoint, "--checkpoint")
-    data, out = output_folder(given.data, "--data"), output_folder(given.out)
+    checkpoint = place(given.checkpoint, "--checkpoint")
+    data, out = place(given.data, "--data"), place(given.out)
     wish = Wish(
         checkpoint,
         data,
@@ -210,13 +229,15 @@ def main(argv: list[str] | None = None) -> None:
         given.device,
         given.precision,
         given.workers,
+        given.accelerator,
         given.assume_unseen,
     )
-    print(f"# hypotheses: checkpoint={checkpoint}, data={data}, out={out}", flush=True)
-    stats = make_hypotheses(wish, given.overwrite)
-    print(summary(stats, out))
+    print(f"# hypotheses: checkpoint={shown(checkpoint)}, data={shown(data)}, out={shown(out)}", flush=True)
+    with staged(out, inputs=[checkpoint, data]):
+        stats = make_hypotheses(wish, given.overwrite)
+    print(summary(stats, shown(out)))
     print(
-        f"next: python jobs/train.py --config C --data {out} --out {out.parent / 'corrector'} "
+        f"next: python jobs/train.py --config C --data {shown(out)} --out {shown(out.with_name('corrector'))} "
         "--set model.corrector=true"
     )
 

@@ -33,7 +33,7 @@ def pools(job: Job, windows: int) -> tuple[ModelPool, ModelPool]:
     unequal parts, so that no two inverters come to lie on one.
     """
     device = job.wish.device
-    inverters = model_pool(device, windows, "--workers", job.wish.workers)
+    inverters = model_pool(device, windows, "--workers", job.wish.workers, accelerator=job.wish.accelerator)
     if job.recipe.encoder.kind != "sentence-transformers":
         return inverters, model_pool("cpu", windows, "--workers", None, most=0)
     if device == "cuda":

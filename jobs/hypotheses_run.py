@@ -18,10 +18,12 @@ from embinv.data.pairs import split_files
 from embinv.data.schema import PairsRecipe, read_recipe, require_same_recipe
 from embinv.decoding.options import Choices
 from embinv.encoders.settings import EncodingSettings
+from embinv.encoders.trust import require_trusted
 from embinv.inverter import load_inverter
 from jobs.exactly_once import progress_folder
 from jobs.outputs import STATS_FILE
 from jobs.same_run import earlier_run, require_same_settings
+from jobs.staging import shown
 from jobs.train_identity import identity_of, require_finished
 
 SPLITS = {"correction": "train", "validation": "validation"}  # of the pairs -> of the hypotheses
@@ -42,6 +44,7 @@ class Wish:
         device: cpu or cuda, of the inverters and encoders.
         precision: of the inverters.
         workers: inverters; None takes what the cluster has room for.
+        accelerator: the kind of GPU; None takes any.
         assume_unseen: take a checkpoint that does not say that the texts are new to it.
     """
 
@@ -53,6 +56,7 @@ class Wish:
     device: str = "cpu"
     precision: str = "auto"
     workers: int | None = None
+    accelerator: str | None = None
     assume_unseen: bool = False
 
 
@@ -82,6 +86,7 @@ def job_of(wish: Wish) -> Job:
     if wish.out == data:
         raise ValueError(f"--out {wish.out}: is the folder of --data; choose another one")
     recipe = read_recipe(data)
+    require_trusted(recipe.encoder)
     require_finished(data)
     if not any(data.glob("split=correction/*.parquet")):
         raise ValueError(
@@ -142,8 +147,8 @@ def run_of(job: Job) -> dict[str, Any]:
     """
     wish = job.wish
     return {
-        "checkpoint": str(wish.checkpoint),
-        "data": str(wish.data),
+        "checkpoint": shown(wish.checkpoint),
+        "data": shown(wish.data),
         "hypotheses": job.hypotheses.model_dump(mode="json"),
         "pairs": _identity(wish.data, tuple(SPLITS)),
         "precision": wish.precision,

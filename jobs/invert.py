@@ -7,6 +7,7 @@ where it was, no id lost and none twice (embinv/dump_texts.py). `embinv invert` 
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,20 @@ from embinv.commands.inverting import (
     how_to_invert,
     opened,
     require_apart,
+    settings_given,
 )
 from embinv.commands.values import positive
+from embinv.data.object_folders import is_object_url
 from embinv.data.sole_writer import sole_writer
 from embinv.dump_inverter import DumpInverter
 from embinv.dump_texts import Texts
-from jobs.arguments import job_parser, output_folder, run_job
+from jobs.arguments import add_accelerator, job_parser, require_gpu, run_job
 from jobs.failures import told_plainly
 from jobs.invert_pipeline import run_pipeline
 from jobs.progress import RowCounter, Watch, duration
+from jobs.provenance import end_provenance, keep_provenance
 from jobs.session import ray_session
+from jobs.staging import WRITE_BACK_S, place, shown, staged
 
 
 def invert_dump(arguments: Namespace, out: Path) -> dict[str, Any]:
@@ -49,7 +54,8 @@ def invert_dump(arguments: Namespace, out: Path) -> dict[str, Any]:
         inverter = DumpInverter(how.model_copy(update={"device": "cpu"}))
         examined = examine(arguments)
         inspection = examined.inspection
-        run = inverter.run(examined.dump.address, examined.settings, arguments.window_rows)
+        address = examined.dump.address if "://" in arguments.vectors else shown(Path(examined.dump.address))
+        run = inverter.run(address, examined.settings, arguments.window_rows)
         del inverter
         wanted, changed = texts.begin(run, inspection, arguments.overwrite)
         if changed:
@@ -60,7 +66,14 @@ def invert_dump(arguments: Namespace, out: Path) -> dict[str, Any]:
             return stats
         began = time.perf_counter()
         if wanted:
-            with ray_session(), Watch(RowCounter(out), inspection.rows, "inverted", lambda seconds: None):
+            read = [Path(arguments.checkpoint), *dump_folders(arguments)]
+            if arguments.corrector is not None:
+                read.append(Path(arguments.corrector))
+            with (
+                ray_session(out, inputs=read),
+                Watch(RowCounter(out), inspection.rows, "inverted", lambda seconds: None),
+            ):
+                keep_provenance(out, "invert", settings_given(arguments))
                 run_pipeline(
                     examined.dump,
                     wanted,
@@ -69,7 +82,9 @@ def invert_dump(arguments: Namespace, out: Path) -> dict[str, Any]:
                     how,
                     out,
                     arguments.workers,
+                    arguments.accelerator,
                 )
+        end_provenance(out, "invert")
         return texts.finish(inspection, examined.chosen.recognition.to_dict(), time.perf_counter() - began)
 
 
@@ -83,23 +98,39 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="inverters (default: one a core up to four a node, or one a GPU)"
     )
+    add_accelerator(parser)
     parser.add_argument("--overwrite", action="store_true", help="delete the texts in OUT and make them anew")
 
 
 def resolve(arguments: Namespace) -> None:
-    """Makes the paths of what is read absolute, since workers stand elsewhere.
+    """Makes the paths of what is read absolute, since workers stand elsewhere; what lies in an object store is a copy.
 
     Raises:
         ValueError: one of them cannot be looked at.
     """
-    arguments.checkpoint = str(output_folder(arguments.checkpoint, "--checkpoint"))
+    require_gpu(arguments)
+    arguments.checkpoint = str(place(arguments.checkpoint, "--checkpoint"))
     if arguments.corrector is not None:
-        arguments.corrector = str(output_folder(arguments.corrector, "--corrector"))
+        arguments.corrector = str(place(arguments.corrector, "--corrector"))
     if "://" not in arguments.vectors:
         arguments.vectors = str(Path(arguments.vectors).expanduser().resolve())
+    elif is_object_url(arguments.vectors):
+        arguments.vectors = str(place(arguments.vectors, "--vectors"))
 
 
-def summary(stats: dict[str, Any], out: Path) -> str:
+def dump_folders(arguments: Namespace) -> list[Path]:
+    """The dump if it is a file or a folder, and not a database."""
+    return [] if "://" in arguments.vectors else [Path(arguments.vectors)]
+
+
+def at_hand(arguments: Namespace, out: Path) -> AbstractContextManager[None]:
+    """Has copies of what is read and written at hand, where those lie in an object store; see `staged`."""
+    corrector = None if arguments.corrector is None else Path(arguments.corrector)
+    read = [Path(arguments.checkpoint), corrector, *dump_folders(arguments)]
+    return staged(out, inputs=read, every=WRITE_BACK_S)  # each window is a file, whole or not there
+
+
+def summary(stats: dict[str, Any], out: str) -> str:
     """What became of all vectors, as lines to read."""
     speed = f" in {duration(stats['seconds'])}" if stats["seconds"] else ""
     lines = [f"{stats['rows'] - stats['without_text']:,} texts in {out}{speed}"]
@@ -132,11 +163,14 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     given = parser.parse_args(argv)
     resolve(given)
-    out = output_folder(given.out)
-    print(f"# invert: checkpoint={given.checkpoint}, vectors={opened(given).address}, out={out}", flush=True)
-    stats = invert_dump(given, out)
-    print(summary(stats, out))
-    print(f"next: embinv audit --checkpoint {given.checkpoint} --recovered {out} --out {out.parent / 'audit'}")
+    out = place(given.out)
+    with at_hand(given, out):
+        checkpoint = shown(Path(given.checkpoint))
+        print(f"# invert: checkpoint={checkpoint}, vectors={opened(given).address}, out={shown(out)}", flush=True)
+        stats = invert_dump(given, out)
+    print(summary(stats, shown(out)))
+    audit = f"--checkpoint {checkpoint} --recovered {shown(out)} --out {shown(out.with_name('audit'))}"
+    print(f"next: embinv audit {audit}")
 
 
 if __name__ == "__main__":

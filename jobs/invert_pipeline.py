@@ -131,6 +131,7 @@ def run_pipeline(
     how: HowToInvert,
     out: Path,
     workers: int | None,
+    accelerator: str | None = None,
 ) -> None:
     """Inverts windows in the open Ray session, and writes each into `out`.
 
@@ -138,7 +139,7 @@ def run_pipeline(
         ray.exceptions.RayError: see `jobs.failures.told_plainly`.
         ValueError: fewer GPUs than workers.
     """
-    pool = model_pool(how.device, len(wanted), "--workers", workers)
+    pool = model_pool(how.device, len(wanted), "--workers", workers, accelerator=accelerator)
     cores = int(ray.cluster_resources().get("CPU", 1))
     source = DumpSource(dump, wanted, window_rows, dim)
     context = ray.data.DataContext.get_current().copy()

@@ -120,6 +120,7 @@ def invert_on_workers(
     precision: str,
     workers: int | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
+    accelerator: str | None = None,
 ) -> Invert:
     """Does tasks in the open Ray session.
 
@@ -129,11 +130,12 @@ def invert_on_workers(
         precision: of the inverters.
         workers: inverters; None takes what the cluster has room for.
         on_progress: gets a line after each part.
+        accelerator: the kind of GPU; None takes any.
     """
 
     def invert(tasks: Mapping[str, Task]) -> dict[str, Done]:
         parts = cut(tasks)
-        pool = model_pool(device, len(parts), "evaluation.workers", workers)
+        pool = model_pool(device, len(parts), "evaluation.workers", workers, accelerator=accelerator)
         total, done = sum(len(part.task.vectors) for part in parts), 0
         found: dict[int, pa.Table] = {}
         with told_plainly(checkpoint):

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embinv.data.folders import replace_folder
+from embinv.provenance.sittings import PROVENANCE_FILE
 from jobs.arguments import SETTINGS_FILE
 from jobs.rejects import FOLDER
 
 STATS_FILE = "_stats.json"
 SUCCESS_FILE = "_SUCCESS"  # empty: all that belongs to the folder is in it
-OURS = {STATS_FILE, SUCCESS_FILE, SETTINGS_FILE, FOLDER}
+OURS = {STATS_FILE, SUCCESS_FILE, SETTINGS_FILE, PROVENANCE_FILE, FOLDER}
 
 
 def require_ours(out: Path, ours: Callable[[Path], bool]) -> None:

@@ -32,7 +32,6 @@ from jobs.arguments import (
     config_from,
     job_parser,
     keep_settings,
-    output_folder,
     run_job,
     write_json,
 )
@@ -40,7 +39,9 @@ from jobs.deepspeed_engine import require_exact_sums
 from jobs.encode import recipe_of
 from jobs.failures import told_plainly
 from jobs.follow import followed
+from jobs.provenance import end_provenance
 from jobs.session import ray_session
+from jobs.staging import WRITE_BACK_S, place, shown, staged
 from jobs.train_identity import identity_of, read_record, require_finished, require_same_run, run_fingerprint
 from jobs.train_places import Waiting, require_places, resources_of
 from jobs.train_recorder import LOG_FILE
@@ -51,6 +52,13 @@ from jobs.train_verdict import NoSecondTry, verdict
 from jobs.train_worker import Task, train_worker
 
 RUN_FILE = "_run.json"
+OWN_FOLDERS = frozenset({"checkpoint", "last", "tensorboard", "mlflow-artifacts", "wandb"})
+
+
+def is_of_a_run(name: str) -> bool:
+    """Which files of a run's folder are its own: pairs and texts may lie there too."""
+    folder, below, _ = name.partition("/")
+    return not below or folder in OWN_FOLDERS or folder.startswith("state-")
 
 
 def train(config: Config, data: Path, out: Path, resume: bool) -> dict[str, Any]:
@@ -96,7 +104,7 @@ def _train_or_go_on(config: Config, data: Path, pairs: dict[str, Any], out: Path
     keep_settings(config, out, "train")
     record = {
         "fingerprint": fingerprint,
-        "data": str(data),
+        "data": shown(data),
         "pairs": pairs,
         "config": config.model_dump(mode="json"),
         "finished": None,
@@ -109,6 +117,7 @@ def _train_or_go_on(config: Config, data: Path, pairs: dict[str, Any], out: Path
     _fit(config, data, out, storage)
     record |= _summary(newest_run_state(storage)) | {"seconds_with_start": round(time.monotonic() - began, 2)}
     write_json(run_path, record)
+    end_provenance(out, "train")
     return record
 
 
@@ -126,7 +135,13 @@ def _fit(config: Config, data: Path, out: Path, storage: Path) -> None:
         train_worker,
         train_loop_config=vars(Task(config.model_dump(mode="json"), str(data), str(out), str(storage))),
         torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=cuda, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=cuda,
+            resources_per_worker=resources,
+            accelerator_type=settings.accelerator,
+            label_selector=settings.nodes or None,
+        ),
         run_config=RunConfig(
             name=storage.name,
             storage_path=str(storage.parent),
@@ -205,10 +220,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     flags = {"training.minutes": arguments.minutes, "training.workers": arguments.workers}
     config = config_from(arguments, [f"{key}={value}" for key, value in flags.items() if value is not None])
-    data, out = output_folder(arguments.data, "--data"), output_folder(arguments.out)
-    announce(config, "train", data=data, out=out)
+    data, out = place(arguments.data, "--data"), place(arguments.out)
+    announce(config, "train", data=shown(data), out=shown(out))
     try:
-        with ray_session():
+        with staged(out, inputs=[data], owned=is_of_a_run, every=WRITE_BACK_S), ray_session(out, inputs=[data]):
             record = train(config, data, out, arguments.resume)
     except KeyboardInterrupt:
         print("stopped; to go on from the last save, run the same command again with --resume", file=sys.stderr)
@@ -216,12 +231,13 @@ def main(argv: list[str] | None = None) -> None:
     accuracy = record["last"]["token_accuracy"]
     print(f"{record['steps']:,} steps in {record['seconds']:.0f} s, {record['samples_per_second']:,} samples/s")
     generation = OBJECTIVES[config.model.kind].generation
-    print(f"last validation: {accuracy:.1%} of tokens {generation}; best in {out / 'checkpoint'}")
+    print(f"last validation: {accuracy:.1%} of tokens {generation}; best in {shown(out / 'checkpoint')}")
     if config.model.corrector:
-        use = f"--corrector {out / 'checkpoint'} --refine-steps 5 --vectors FILE --out recovered.parquet"
+        use = f"--corrector {shown(out / 'checkpoint')} --refine-steps 5 --vectors FILE --out recovered.parquet"
         print(f"next: embinv invert --checkpoint INVERTER {use}")
     else:
-        print(f"next: python jobs/evaluate.py --checkpoint {out / 'checkpoint'} --data {data} --out {out}")
+        where = f"--checkpoint {shown(out / 'checkpoint')} --data {shown(data)} --out {shown(out)}"
+        print(f"next: python jobs/evaluate.py {where}")
 
 
 if __name__ == "__main__":

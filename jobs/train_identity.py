@@ -4,7 +4,6 @@ What a run learns follows from its data and from all settings but those in FREE,
 """
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 from json import dumps, loads
 from pathlib import Path
@@ -14,14 +13,18 @@ import numpy as np
 from pydantic import ValidationError
 
 from embinv.config import Config
+from embinv.data.identity import checksum
 from jobs.outputs import SUCCESS_FILE
 from jobs.shards import read_ids
+from jobs.staging import shown
 
 # Which texts a step takes, its times and its masks depend on training.seed and training.batch_size alone, whatever the
 # number of workers and passes: with others of those, the same sums are made in another order, and the run agrees to the
 # noise of that. Dropout alone is drawn by each worker for itself.
 FREE = frozenset(
     {
+        "accelerator",
+        "nodes",
         "workers",
         "threads",
         "gradient_accumulation",
@@ -43,7 +46,7 @@ RECORDED = frozenset({"fingerprint", "data", "pairs", "config", "finished", "ste
 
 def run_fingerprint(config: Config, data: Path) -> str:
     """Names a run: the same settings and data go on with the same state, others never do."""
-    return hashlib.sha256(dumps([_learnt_from(config), str(data)], sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(dumps([_learnt_from(config), shown(data)], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def require_finished(data: Path) -> None:
@@ -66,11 +69,6 @@ def identity_of(data: Path, splits: Sequence[str] = LEARNT_FROM) -> dict[str, An
         ids = read_ids(sorted(data.glob(f"split={split}/*.parquet")))
         found |= {f"{split}.rows": len(ids), f"{split}.ids": checksum(ids)}
     return found
-
-
-def checksum(ids: np.ndarray) -> str:
-    """CRC-32 of ids [N] int64, whatever their order, in hexadecimal."""
-    return f"{zlib.crc32(np.sort(ids).tobytes()):08x}"
 
 
 def train_texts(ids: np.ndarray) -> dict[str, Any]:
@@ -121,8 +119,8 @@ def require_same_run(
         differing = [
             f"{key}: {before.get(key)!r} != {now.get(key)!r}" for key in known if before.get(key) != now.get(key)
         ]
-        if record["data"] != str(data):
-            differing.append(f"--data: {record['data']} != {data}")
+        if record["data"] != shown(data):
+            differing.append(f"--data: {record['data']} != {shown(data)}")
         why = f" ({'; '.join(differing)})" if differing else ""
         raise ValueError(f"--out {out}: holds a run with other settings{why}; choose another folder")
     if record["pairs"] != pairs:

@@ -7,11 +7,11 @@ grows, and silence for ever on a machine that has no more.
 import os
 from pathlib import Path
 
-import ray
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState, TrainControllerState
 
 from embinv.training.settings import TrainingSettings
+from jobs.pool import nodes_with
 
 
 def resources_of(settings: TrainingSettings) -> dict[str, float]:
@@ -26,12 +26,13 @@ def require_places(settings: TrainingSettings) -> None:
         ValueError: a machine of its own has fewer places; a cluster may yet grow.
     """
     needed = resources_of(settings)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_with(settings.accelerator)
     places = sum(min(int(node.get(name, 0) // share) for name, share in needed.items()) for node in nodes)
     if places >= settings.workers:
         return
     cuda = settings.device == "cuda"
-    what = "GPU(s) with a CPU each" if cuda else "CPU(s)"
+    kind = f" of kind {settings.accelerator}" if settings.accelerator else ""
+    what = f"GPU(s){kind} with a CPU each" if cuda else "CPU(s)"
     if os.environ.get("RAY_ADDRESS"):
         print(f"waiting until the Ray cluster, which has {places} {what}, has grown to {settings.workers}", flush=True)
         return

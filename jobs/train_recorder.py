@@ -18,6 +18,7 @@ from embinv.data.schema import PairsRecipe
 from embinv.data.tokenizer import TextTokenizer
 from embinv.data.vocabulary import Vocabulary
 from embinv.models.inverter_model import InverterModel, count_parameters
+from embinv.provenance.sittings import PROVENANCE_FILE, read_provenance
 from embinv.spaces.moments import moments_of
 from embinv.training.ema import EMA
 from embinv.training.engine import Engine
@@ -155,8 +156,9 @@ class Recorder:
             training=self._summary(model, state, figures.as_row(), figures.n),
             statistics=self.statistics,
         )
+        made = read_provenance(self.out / PROVENANCE_FILE)
         for name in ("last", "checkpoint") if event.best else ("last",):
-            save_checkpoint(self.out / name, model, checkpoint, self.tokenizer, self.vocabulary, self.shape)
+            save_checkpoint(self.out / name, model, checkpoint, self.tokenizer, self.vocabulary, self.shape, made)
         plot = self.out / PLOT_FILE
         draw_training(plot, read_lines(self.out / PROGRESS_FILE), state.history, self._title(state), self.yardstick)
         self.trackers.scalars(state.step, {f"validation/{name}": value for name, value in figures.as_row().items()})

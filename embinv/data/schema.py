@@ -5,6 +5,8 @@ fixed_size_list<halffloat>[D], in folders `split=train|validation|test|correctio
 holds the recipe as JSON. A reader refuses a data set whose recipe is not the one it expects.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from embinv.data.versions import Upgrade, brought_up
 from embinv.encoders.spec import EncoderSpec
 
 SCHEMA_VERSION = 1
+UPGRADES: Mapping[int, Upgrade] = {}  # no older version: new fields of a recipe have had defaults that mean the same
 METADATA_KEY = b"embinv"
 
 
@@ -90,13 +94,14 @@ def read_recipe(folder: str | Path) -> PairsRecipe:
     metadata = pads.dataset(files[0], format="parquet").schema.metadata or {}
     if METADATA_KEY not in metadata:
         raise ValueError(f"{files[0]} carries no recipe (schema metadata 'embinv'); encode again with jobs/encode.py")
+    said = f"{files[0]} carries a recipe that this version cannot read"
     try:
-        recipe = PairsRecipe.model_validate_json(metadata[METADATA_KEY])
+        tree = json.loads(metadata[METADATA_KEY])
+        return PairsRecipe.model_validate(brought_up(tree, "version", UPGRADES, SCHEMA_VERSION, said))
     except ValidationError as error:
-        raise ValueError(f"{files[0]} carries a recipe that this version cannot read: {reasons(error)}") from error
-    if recipe.version != SCHEMA_VERSION:
-        raise ValueError(f"{folder} has schema version {recipe.version}, this embinv reads version {SCHEMA_VERSION}")
-    return recipe
+        raise ValueError(f"{said}: {reasons(error)}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{said}: {error}") from error
 
 
 def require_same_recipe(found: PairsRecipe, expected: PairsRecipe, where: str | Path, against: str) -> None:

@@ -7,6 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def is_locked(out: Path) -> bool:
+    """Whether some process holds the lock of `sole_writer` just now, this one included."""
+    try:
+        with _lock_of(out).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.lock")
+
+
 @contextmanager
 def sole_writer(out: Path) -> Iterator[None]:
     """Keeps a second job out of a folder for as long as one is at work there; a job that is killed lets go of it.
@@ -16,7 +32,7 @@ def sole_writer(out: Path) -> Iterator[None]:
     Raises:
         ValueError: another job is at work.
     """
-    path = out.with_name(f".{out.name}.lock")
+    path = _lock_of(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with path.open("a") as file:

@@ -1,5 +1,6 @@
 """Which files a source means: here, on a hub on loopback, in an object store."""
 
+import importlib
 import logging
 import pickle
 
@@ -8,6 +9,7 @@ import pytest
 from embinv.data.settings import TextSource
 from embinv.data.sources import KINDS, SourceFile, kind_of, list_files
 from tests.hub import HubServer, write_c4
+from tests.object_store import object_store
 
 
 def listed(path, seed=0, lang=None):
@@ -148,6 +150,8 @@ def test_an_unknown_protocol_is_an_error_that_lists_the_known_ones():
 
 @pytest.mark.parametrize(("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
 def test_an_absent_package_is_named_with_its_installation(monkeypatch, protocol, package):
+    known = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.delitem(known, protocol, raising=False)  # another test has imported it
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(ValueError, match=rf"^{protocol}://bucket/a\.txt: .* run `pip install {package}`$"):
         listed(f"{protocol}://bucket/a.txt")
@@ -180,24 +184,14 @@ def test_a_language_that_the_hub_lacks_gets_told_those_it_has(hub):
 
 
 def test_texts_in_an_object_store_are_listed_and_read(monkeypatch):
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
-    import boto3
-
     from embinv.data.reading import read_batches
 
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "x",
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
+    with object_store("texts") as variables:
+        import boto3
+
+        for name, value in variables.items():
             monkeypatch.setenv(name, value)
         client = boto3.client("s3")
-        client.create_bucket(Bucket="texts")
         client.put_object(Bucket="texts", Key="deep/a.jsonl", Body=b'{"text": "one"}\n{"text": "two"}\n')
         for path in ("s3://texts/deep/a.jsonl", "s3://texts", "s3://texts/*/*.jsonl"):
             [file] = listed(path)
@@ -205,5 +199,3 @@ def test_texts_in_an_object_store_are_listed_and_read(monkeypatch):
             assert [table["text"].to_pylist() for table in read_batches(file, "text")] == [["one", "two"]]
         with pytest.raises(ValueError, match=r"^s3://texts/none: no such file or folder$"):
             listed("s3://texts/none")
-    finally:
-        server.stop()

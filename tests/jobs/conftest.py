@@ -1,7 +1,6 @@
 """Small inputs for the jobs, and jobs as programs of their own that can be killed."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.processes import own_ray_environment
 from embinv.config import load_config
 from embinv.data.alignment import align
 from embinv.data.corpus import text_id
@@ -27,7 +27,7 @@ from jobs.encode import recipe_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "minilm.yaml"
-WAIT_S = 240  # for a job in the background; a hang fails here, with the job's log
+WAIT_S = 480  # for a job in the background; a hang fails here, with the job's log
 
 TINY = (
     "data.seq_len=16",
@@ -137,13 +137,8 @@ class JobProcess:
         # Short, since it holds Unix sockets; and every process of this session carries it in its environment.
         self.ray_folder = Path(tempfile.mkdtemp(prefix="job", dir="/tmp"))
         self.log = folder / f"{self.ray_folder.name}.log"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        variables = kept | {
-            "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
-            "RAY_AUTH_MODE": "disabled",
+        variables = own_ray_environment(self.ray_folder) | {
             "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}',
-            "RAY_TMPDIR": str(self.ray_folder),
-            "RAY_USAGE_STATS_ENABLED": "0",
             **(environment or {}),
         }
         with self.log.open("w") as output:

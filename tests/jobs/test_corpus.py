@@ -13,6 +13,7 @@ from embinv.data.corpus import text_id
 from embinv.data.records import generate_records
 from embinv.data.settings import TextSource
 from jobs.corpus import SHARD_SCHEMA, main, make_corpus
+from tests.provenance_checks import require_provenance
 
 TEXTS = [f"The parcel number {n} left the town of Hollfeld this morning." for n in range(12)]
 
@@ -123,6 +124,7 @@ def test_what_goes_is_counted_by_reason(config, tmp_path):
     stats = make_corpus(config(tmp_path / "a.jsonl", rows=4), tmp_path / "out")
     assert stats["read"] == 11 and stats["rows"] == 4
     assert stats["dropped"] == {"empty": 3, "too_short": 1, "too_long": 1, "duplicate": 1, "over_quota": 1}
+    assert require_provenance(tmp_path / "out", "jobs/corpus.py")["cluster"]["hosts"] == 1
 
 
 def test_files_hold_at_most_shard_rows(config, tmp_path):

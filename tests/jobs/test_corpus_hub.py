@@ -17,6 +17,7 @@ from embinv.data.settings import TextSource
 from jobs.arguments import run_job
 from jobs.corpus import main, make_corpus
 from tests.hub import Failure, HubServer, c4_row, noise, write_c4, write_jsonl_gz
+from tests.object_store import object_store as object_store_server
 
 SHARDS, SHARD_TEXTS = 6, 200
 MC4 = "hf://datasets/allenai/c4/multilingual/c4-{lang}.*.json.gz"
@@ -46,15 +47,8 @@ def hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def object_store():
     """Variables that lead to an empty S3."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    yield {
-        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server.stop()
+    with object_store_server() as variables:
+        yield variables
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ STAGES, PRECISIONS = (0, 1, 2, 3), ("float32", "bfloat16-mixed", "bfloat16")
 LOSS = {"float32": 1e-5, "bfloat16-mixed": 2**-8, "bfloat16": 2**-8}
 NORM = {"float32": 1e-5, "bfloat16-mixed": 2**-6, "bfloat16": 2**-6}
 BROKEN = frozenset({(0, 0, 1), (3, 1, 0)})  # the first pass of all on one worker; the last of step 3 on the other
-EVERY_STAGE = [pytest.mark.parametrize("stage", STAGES), pytest.mark.parametrize("precision", PRECISIONS)]
+IN_CI = [each if each != "bfloat16-mixed" else pytest.param(each, marks=pytest.mark.nightly) for each in PRECISIONS]
+EVERY_STAGE = [pytest.mark.parametrize("stage", STAGES), pytest.mark.parametrize("precision", IN_CI)]
 
 slow = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -243,7 +244,7 @@ def batches(world):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("world", [1, 3])
+@pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.nightly), 3])
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_state_of_two_workers_goes_on_with_another_number(gone_on, world, stage):

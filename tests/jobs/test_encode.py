@@ -17,6 +17,7 @@ import pytest
 
 import jobs.encode
 import jobs.progress
+from embinv.config import Config
 from embinv.data.alignment import align
 from embinv.data.pairs import read_pairs
 from embinv.data.schema import matrix, pairs_schema, read_recipe
@@ -25,6 +26,7 @@ from embinv.data.split import assign_split
 from embinv.data.tokenizer import TextTokenizer
 from embinv.encoders.base import open_encoder
 from jobs.encode import make_pairs, recipe_of, summary
+from tests.provenance_checks import require_provenance
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -152,6 +154,8 @@ def test_statistics_and_settings_lie_beside_the_pairs(made):
     assert stats["samples_per_second"] > 0 and stats["seconds"] > 0
     assert stats["corpus"]["rows"] == ROWS + 1 and stats["corpus"]["seconds"] == 1.0
     assert "min_tokens: 8" in (out / "settings.yaml").read_text()
+    settings = require_provenance(out, "jobs/encode.py")["settings"]
+    assert Config.model_validate(settings).to_yaml() in (out / "settings.yaml").read_text()
     assert not out.with_name(".pairs.progress").exists()
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.encode
+from benchmarks.node_deaths import committed
 from embinv.data.alignment import align
 from embinv.data.schema import matrix
 from embinv.data.tokenizer import TextTokenizer
@@ -72,22 +73,13 @@ def require_exactly(written, out, config):
     return stats
 
 
-def committed(out):
-    """Rows whose ids Ray Data's checkpoint holds for good."""
-    ids = out.with_name(f".{out.name}.progress") / "ids"
-    try:
-        return sum(pq.read_metadata(file).num_rows for file in ids.glob("*.parquet") if ".pending" not in file.name)
-    except (OSError, ValueError):
-        return 0  # one is being renamed or written just now
-
-
 def encoders(job):
     """The processes of a job that hold an encoder."""
     return [process for process in job.members() if any(ENCODER in part for part in process.cmdline())]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
 def test_a_run_outlives_its_driver_and_then_its_encoder(start_job, write_texts, minilm, tmp_path):
     """The driver alone is killed, and the command given again at once, while workers of the first may still write."""
     texts, out, rows = tmp_path / "texts", tmp_path / "pairs", 3000
@@ -115,7 +107,7 @@ def test_a_run_outlives_its_driver_and_then_its_encoder(start_job, write_texts, 
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_run_outlives_one_of_two_nodes(start_job, write_texts, minilm, tmp_path):
     """What is left has 2 CPUs, where both encoders find a place beside the tasks that feed them."""
     texts, out, rows = tmp_path / "texts", tmp_path / "pairs", 6000
@@ -147,7 +139,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_ends_a_run_in_a_sentence_and_space_lets_it_go_on(
     start_job, write_texts, minilm, tmp_path, small_disk, capfd
@@ -300,7 +292,7 @@ def test_too_many_broken_shards_end_a_run_and_the_next_does_what_is_missing(corp
     assert "unreadable_shard" not in stats["dropped"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_finished_folder_changes_only_on_demand(corpus, minilm, tmp_path, capsys, monkeypatch):
     texts, _, parts = corpus

@@ -189,10 +189,12 @@ def test_encoders_on_a_cpu_share_its_cores_and_leave_some_to_the_rest(ray_cluste
     assert encoder_pool(minilm(f"encoding.workers={asked}", "encoding.threads=7"), 100).threads == 7
 
 
-def nodes(monkeypatch, *cpus, gpus=0):
+def nodes(monkeypatch, *cpus, gpus=0, kind=None):
+    """Nodes of so many CPUs, the last one with GPUs, and a dead one."""
     found = [{"Alive": True, "Resources": {"CPU": float(n)} if n else {}} for n in cpus]
-    monkeypatch.setattr(ray, "nodes", lambda: [*found, {"Alive": False, "Resources": {"CPU": 96.0}}])
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(gpus)} if gpus else {})
+    if gpus:
+        found[-1]["Resources"] |= {"GPU": float(gpus)} | ({} if kind is None else {f"accelerator_type:{kind}": 1.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [*found, {"Alive": False, "Resources": {"CPU": 96.0, "GPU": 8.0}}])
 
 
 def test_no_node_is_filled_with_copies_of_a_model_or_given_more_threads_than_cores(minilm, monkeypatch):
@@ -215,6 +217,17 @@ def test_encoders_on_gpus_take_one_each_and_no_cpu(minilm, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert encoder_pool(minilm("encoding.device=cuda"), 100) == ModelPool(3, {"num_gpus": 1, "num_cpus": 0}, None)
     assert encoder_pool(minilm("encoding.device=cuda", "encoding.workers=8"), 2).workers == 2
+
+
+def test_a_kind_of_gpu_is_asked_for_by_its_name(minilm, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    wanted = minilm("encoding.device=cuda", "encoding.accelerator=A100", "encoding.workers=2")
+    nodes(monkeypatch, 16, 16, gpus=8, kind="A100")
+    kinds = {"num_gpus": 1, "num_cpus": 0, "accelerator_type": "A100"}
+    assert encoder_pool(wanted, 100) == ModelPool(2, kinds, None)
+    nodes(monkeypatch, 16, 16, gpus=8, kind="T4")
+    with pytest.raises(ValueError, match=r"this machine has 0 GPU\(s\) of kind A100; set it to no more than that"):
+        encoder_pool(wanted, 100)
 
 
 @pytest.mark.parametrize(("gpus", "asked", "workers"), [(0, "null", 1), (3, 8, 8)])

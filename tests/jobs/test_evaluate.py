@@ -22,6 +22,7 @@ from embinv.evaluation.report import figure_table
 from jobs.corpus import SHARD_SCHEMA
 from jobs.evaluate import main, make_report
 from tests.fakes import hash_spec, pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer, write_pairs
+from tests.provenance_checks import require_provenance
 
 FIGURES = ("token_accuracy", "exact_match", "token_f1", "bleu", "cosine")
 
@@ -45,6 +46,7 @@ def test_the_report_holds_every_promised_figure(reported):
     assert set(report["samples_per_second"]) == {"encode", "train", "invert"}
     assert set(report["seconds"]) == {"corpus", "encode", "train", "evaluate"}
     assert len(report["examples"]) == 3
+    assert require_provenance(out, "jobs/evaluate.py")["seeds"] == {"evaluation.seed": 0}
 
 
 def test_checkpoint_keeps_what_its_confidence_is_worth(reported, tiny_run):
@@ -214,7 +216,7 @@ def test_a_checkpoint_of_an_encoder_without_a_tokenizer_is_measured(tmp_path, mo
             def encode(self, texts):
                 raise ValueError("nobody answers")
 
-        monkeypatch.setattr(jobs.evaluate, "open_encoder", lambda *_, **__: Silent())
+        monkeypatch.setattr(jobs.evaluate, "open_told_encoder", lambda *_, **__: Silent())
     report = Measured(tmp_path, spec).command("evaluation.rows=8", "evaluation.steps=2")
     assert (report["n"], report["steps"], report["encoder"]) == (8, 2, spec.model)
     assert ("cosine" in report) == (spec is HASH)
@@ -264,7 +266,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_generated
 def test_a_disk_that_is_full_at_the_end_is_told_and_leaves_the_older_report_whole(measured, monkeypatch):
     measured.command("evaluation.rows=4", "evaluation.steps=1")
     older = {path.name: path.read_bytes() for path in measured.out.iterdir()}
-    assert older.keys() == {"report.md", "report.html", "report.json", "texts.parquet"}
+    assert older.keys() == {"report.md", "report.html", "report.json", "texts.parquet", "provenance.json"}
+    del older["provenance.json"]  # which says of the run that failed, too
 
     def full(table, path):
         Path(path).write_bytes(b"half of it")
@@ -272,7 +275,7 @@ def test_a_disk_that_is_full_at_the_end_is_told_and_leaves_the_older_report_whol
 
     monkeypatch.setattr(pq, "write_table", full)
     assert "cannot be written (No space left on device); free some space" in measured.refusal("evaluation.rows=5")
-    assert {path.name: path.read_bytes() for path in measured.out.iterdir()} == older
+    assert {path.name: path.read_bytes() for path in measured.out.iterdir() if path.name in older} == older
 
 
 def test_probabilities_are_left_out_and_said_so_where_there_is_nothing_to_fit_them_on(measured, capsys):

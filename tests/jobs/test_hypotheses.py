@@ -33,6 +33,7 @@ from jobs.rejects import read_rejects, refuse_file
 from jobs.shards import list_windows, read_window
 from jobs.train_identity import identity_of, require_finished, train_texts
 from tests.fakes import MINILM, pairs_of, recipe_for, sentences, tiny_checkpoint, word_tokenizer, write_pairs
+from tests.provenance_checks import require_provenance
 
 HASH = EncoderSpec(kind="hash", model="hash", dim=16)
 OF_MINILM = EncoderSpec(model=MINILM, dim=384)
@@ -303,8 +304,7 @@ def test_a_checkpoint_that_a_worker_cannot_load_is_told_with_the_first_window(gi
 
 
 def nodes(monkeypatch, cpus, gpus):
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": float(cpus)}}])
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": cpus, "GPU": float(gpus)})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}])
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -365,6 +365,7 @@ def test_the_folder_is_what_a_training_job_takes(made):
     assert identity_of(out)["train.ids"] == identity_of(given.data, ("correction",))["correction.ids"]
     kept = yaml.safe_load((out / "settings.yaml").read_text())
     assert kept["data"] == str(given.data) and kept["hypotheses"]["steps"] == 2
+    assert require_provenance(out, "jobs/hypotheses.py")["settings"] == kept
     assert not progress_folder(out).exists()
 
 

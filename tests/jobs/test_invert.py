@@ -13,6 +13,7 @@ from embinv.inverter import load_inverter
 from jobs.invert import main
 from jobs.invert_pipeline import packed, unpacked
 from tests.fakes import hash_spec, tiny_checkpoint, unit_vectors, word_tokenizer
+from tests.provenance_checks import require_provenance
 
 ROWS = 90
 
@@ -69,6 +70,8 @@ def test_every_vector_gets_the_text_that_one_process_gives_it(ray_cluster, given
     assert (stats["rows"], stats["without_text"], stats["recognition"]["verdict"]) == (ROWS, 0, "unknown")
     assert (tmp_path / "out" / "_SUCCESS").exists()
     assert f"{ROWS} texts in" in capsys.readouterr().out
+    made = require_provenance(tmp_path / "out", "jobs/invert.py")
+    assert made["cluster"]["hosts"] == 1 and made["seeds"] == {"seed": 0} and made["settings"]["workers"] == 2
 
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("window-*")}
     assert len(before) == 4 + 3

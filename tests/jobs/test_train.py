@@ -22,6 +22,7 @@ from embinv.training.step import TokenIds
 from jobs.train import train
 from jobs.train_identity import identity_of
 from tests.jobs.training_runs import progress_of, record_of, weights_of
+from tests.provenance_checks import require_provenance
 
 
 class Plain:
@@ -76,6 +77,15 @@ def test_a_run_makes_the_steps_it_was_told_to(tiny_run):
     assert load_checkpoint(out / "last").config.training["steps"] == 20
 
 
+def test_a_run_and_its_checkpoints_say_how_they_were_made(tiny_run):
+    out, record = tiny_run
+    made = require_provenance(out, "jobs/train.py")
+    assert made["settings"] == record["config"] and made["seeds"]["training.seed"] == 0
+    for name in ("checkpoint", "last"):
+        inside = require_provenance(out / name, "jobs/train.py", ended=False)  # saved before the run's end
+        assert {**inside, "ended": made["ended"]} == made
+
+
 def test_a_run_leaves_what_the_readme_promises(tiny_run):
     out, record = tiny_run
     names = {path.name for path in out.iterdir()}
@@ -89,7 +99,7 @@ def test_a_run_leaves_what_the_readme_promises(tiny_run):
         "validations.jsonl",
         "examples.jsonl",
     }
-    assert names == expected | {"settings.yaml", "_run.json", f"state-{record['fingerprint']}"}
+    assert names == expected | {"settings.yaml", "provenance.json", "_run.json", f"state-{record['fingerprint']}"}
     assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
     assert any(path.stat().st_size > 200 for path in (out / "tensorboard").glob("events.out.tfevents.*"))
     log = (out / "train.log").read_text()

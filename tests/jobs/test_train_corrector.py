@@ -136,7 +136,7 @@ def test_a_run_leaves_a_corrector_and_goes_on_bit_for_bit(ray_cluster, tiny, hyp
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_one_that_begins_as_its_inverter_has_its_architecture_and_vocabulary_and_is_in_the_report(
     ray_cluster, tiny, tiny_pairs, hypotheses, checkpoint, tmp_path

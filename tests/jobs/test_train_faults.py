@@ -4,6 +4,7 @@ A run that can go on does so by itself, or when asked, and comes to the end that
 in a sentence, and leaves what it had saved whole. tests/jobs/test_train_resume.py is about which save is taken.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -36,6 +37,7 @@ from tests.jobs.training_runs import (
     validations_of,
     weights_of,
 )
+from tests.provenance_checks import require_provenance
 
 STEPS = 60
 VALIDATED = range(10, STEPS + 1, 10)
@@ -71,7 +73,7 @@ def require_undisturbed(out, undisturbed, tolerance=0.0):
     require_same_state(saves_of(out)[-1], saves_of(undisturbed)[-1], tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_run_outlives_its_worker_and_then_its_driver(undisturbed, start_training, tiny, tmp_path):
     """The worker is killed and replaced; then the driver, and the command given again while others may still write."""
@@ -90,6 +92,10 @@ def test_a_run_outlives_its_worker_and_then_its_driver(undisturbed, start_traini
     assert "going on from step" in output and f"{STEPS} steps in" in output and "Traceback" not in output
     assert first.members() == []
     require_undisturbed(out, undisturbed)
+    require_provenance(out, "jobs/train.py")
+    sittings = json.loads((out / "provenance.json").read_text())["sittings"]
+    assert [each["ended"] is not None for each in sittings] == [False, True]  # the sitting that was killed stays
+    assert "--resume" not in sittings[0]["command"] and "--resume" in sittings[1]["command"]
 
 
 @pytest.mark.slow
@@ -213,7 +219,7 @@ def test_batches_without_a_finite_loss_are_skipped_and_counted(ray_cluster, tiny
     assert checkpoint.config.training["train_ids"] == identity_of(pairs)["train.ids"]  # of all of them
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_too_many_of_them_in_a_row_stop_the_run_with_what_was_good(ray_cluster, tiny, tiny_pairs, tmp_path, capfd):
     config = tiny(*FEW)
@@ -245,13 +251,6 @@ def run(config, pairs, out, *arguments):
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_handled_as_before_once_a_run_is_over(undisturbed):
-    """Ray Train leaves its own handler behind, which would swallow the next one."""
-    assert undisturbed.is_dir()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_mistake_that_only_a_worker_sees_is_told_in_a_sentence_at_once(
     ray_cluster, tiny, tiny_pairs, tmp_path, capfd
@@ -267,6 +266,8 @@ def test_a_mistake_that_only_a_worker_sees_is_told_in_a_sentence_at_once(
     few = ("training.max_steps=2", "training.validations=1")
     assert run(tiny(*few), tiny_pairs, tmp_path / "out") == 0  # nothing was learnt with the mistake
     assert record_of(tmp_path / "out")["steps"] == 2
+    # Ray Train leaves its own handler of Ctrl-C behind, which would swallow the next one.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture

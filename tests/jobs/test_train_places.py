@@ -21,7 +21,7 @@ def nodes(monkeypatch):
     def of(*resources):
         found = [{"Alive": True, "Resources": each} for each in resources]
         dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
-        monkeypatch.setattr("jobs.train_places.ray.nodes", lambda: [*found, dead])
+        monkeypatch.setattr("jobs.pool.ray.nodes", lambda: [*found, dead])
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return of
@@ -62,6 +62,15 @@ def test_a_machine_of_its_own_never_grows(nodes, resources, settings, said):
     nodes(*resources)
     with pytest.raises(ValueError, match=said):
         require_places(settings)
+
+
+def test_gpus_of_another_kind_are_no_places(nodes):
+    wanted = TrainingSettings(workers=1, device="cuda", accelerator="H100")
+    nodes({"CPU": 8.0, "GPU": 8.0, "accelerator_type:T4": 1.0})
+    with pytest.raises(ValueError, match=r"has 0 GPU\(s\) of kind H100 with a CPU each"):
+        require_places(wanted)
+    nodes({"CPU": 8.0, "GPU": 8.0, "accelerator_type:H100": 1.0})
+    require_places(wanted)
 
 
 def test_a_cluster_is_waited_for_aloud(nodes, monkeypatch, capsys):

@@ -226,7 +226,7 @@ def test_stopping_and_going_on_equals_never_stopping_bit_for_bit(undisturbed, ti
     assert validations_of(out) == validations_of(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_save_cut_short_on_disk_is_told_and_the_one_before_it_used(undisturbed, tiny, tiny_pairs, tmp_path):
     older, newest = saves_of(undisturbed)
     out = wind_back(undisturbed, tmp_path / "out", older)
@@ -289,13 +289,13 @@ STAGES = [  # with what else changes, in the second sitting
     ((ADAMW, "training.zero_stage=3"), (OFFLOADED, "training.offload_parameters=cpu")),
 ]
 NAMES = ["zero-0-muon", "zero-1", "zero-2", "zero-3"]
-MARKS = [pytest.mark.nightly, pytest.mark.nightly, pytest.mark.slow, pytest.mark.nightly]
 
 
+@pytest.mark.nightly  # test_deepspeed_engine.py does so with the engine's state
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("settings", "then"),
-    [pytest.param(*of, marks=mark, id=name) for of, mark, name in zip(STAGES, MARKS, NAMES, strict=True)],
+    [pytest.param(*of, id=name) for of, name in zip(STAGES, NAMES, strict=True)],
 )
 def test_a_run_goes_on_with_other_numbers_of_workers(ray_cluster, tiny, tiny_pairs, tmp_path, settings, then):
     """2 workers for a third of the run, 1 for the next, 3 for the last: the same training.

@@ -88,6 +88,7 @@ def test_it_goes_on_from_a_save_bit_for_bit(t5_run, tiny, tiny_pairs, tmp_path):
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
+@pytest.mark.nightly
 def test_a_report_is_of_its_own_writing_and_has_a_row_for_each_strategy(t5_run, tiny, tiny_pairs, tmp_path):
     out, _ = t5_run
     report = make_report(out / "last", tiny_pairs, tmp_path, tiny(*SETTINGS).evaluation, "cpu")

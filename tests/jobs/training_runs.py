@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from embinv.training.examples import EXAMPLES
 
-WAIT_S = 120
+WAIT_S = 300
 
 
 def weights_of(folder):
