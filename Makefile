@@ -8,10 +8,12 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.embinv-setup
 DEMO  := runs/demo
 TORCH := $(shell grep -E '^torch==' constraints.txt)
+# What an image holds beside the dependencies: storage, encoders, stores of vectors, the audit; no tracker, no test tool.
+LOCK_EXTRAS := s3,gs,jina,demo,audit,faiss,langid,lancedb,pgvector
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test slow nightly benchmarks browser check serve clean demo-checkpoint
+.PHONY: help setup demo test slow nightly benchmarks browser check serve clean demo-checkpoint lock audit-dependencies
 
 # Ray's own ports listen on every network interface, and whoever reaches them without a token can run code
 # here. So what a person leaves running uses token authentication (Ray keeps the token in ~/.ray/auth_token);
@@ -25,7 +27,7 @@ demo serve test slow nightly benchmarks browser: export PATH := $(CURDIR)/$(BIN)
 help: ## list the targets
 	@echo "embinv: recover the text behind an embedding vector"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install the pinned set into it (about 3 minutes, once)
 
@@ -59,7 +61,7 @@ benchmarks: setup ## run each benchmark once at small sizes (no figure worth kee
 	@echo "==> benchmarks at small sizes"
 	@$(BIN)/python -m pytest -m "benchmark and not gpu"
 
-nightly: setup ## run the slow tests that CI leaves out: others are near them (20 minutes)
+nightly: setup ## run the slow tests that CI leaves out, since others are near them
 	@echo "==> nightly tests"
 	@$(BIN)/python -m pytest -m "nightly and not gpu"
 
@@ -88,6 +90,14 @@ serve: demo-checkpoint setup ## serve the demo's checkpoint and a page on 127.0.
 demo-checkpoint:
 	@test -d $(DEMO)/checkpoint || { \
 	  echo "There is no checkpoint in $(DEMO)/checkpoint yet. 'make demo' trains one in about ten minutes." >&2; exit 1; }
+
+lock: setup ## write cluster/locks/*.txt anew: versions and hashes of what an image holds
+	@echo "==> locking the packages of an image"
+	@$(BIN)/python cluster/locks/write.py --extras $(LOCK_EXTRAS)
+
+audit-dependencies: setup ## look the pinned packages up among known advisories
+	@echo "==> pinned packages against known advisories"
+	@$(BIN)/python .ci/audit_dependencies.py constraints.txt cluster/locks/cpu.txt cluster/locks/cuda.txt
 
 clean: ## remove caches and build products (.venv and runs/ stay)
 	@echo "==> removing caches and build products; $(VENV) and runs/ stay"

@@ -50,3 +50,17 @@ def job_environment() -> dict[str, str]:
     environment = os.environ | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     return environment
+
+
+def own_ray_environment(folder: Path) -> dict[str, str]:
+    """The environment of a program that has a Ray of its own, without what the caller's says of another one.
+
+    Args:
+        folder: where that Ray keeps its sockets and logs; a short path.
+    """
+    return {name: text for name, text in job_environment().items() if not name.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "180",  # a node whose cores are taken starts slowly
+    }

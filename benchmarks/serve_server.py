@@ -24,7 +24,7 @@ import psutil
 import yaml
 
 from benchmarks.ports import free_ports
-from benchmarks.processes import job_environment
+from benchmarks.processes import own_ray_environment
 from benchmarks.serve_checkpoints import NAME
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,13 +138,9 @@ def serving_environment(ray_folder: Path, proxy: str = "shipped", cpus: int = 0)
         ValueError: cluster/serve.env cannot be read.
     """
     shipped = read_environment(SERVE_ENVIRONMENT.read_text(encoding="utf-8")) if SERVE_ENVIRONMENT.exists() else {}
-    base = {name: value for name, value in job_environment().items() if not name.startswith("RAY_")}
     metrics, stats = free_ports(2)
     own = {
         "PYTHONPATH": str(ROOT),  # as an installed embinv would be on every node
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": str(ray_folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
         # HAProxy's own files and ports; the defaults are one place for a whole machine.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(ray_folder / "haproxy" / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(ray_folder / "haproxy" / "admin.sock"),
@@ -158,7 +154,7 @@ def serving_environment(ray_folder: Path, proxy: str = "shipped", cpus: int = 0)
         own["RAY_OVERRIDE_RESOURCES"] = json.dumps({"CPU": cpus})
     if (shipped_proxy() if proxy == "shipped" else proxy) == "haproxy":
         own |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY)}
-    return base | shipped | own
+    return own_ray_environment(ray_folder) | shipped | own
 
 
 def config_for(checkpoint: Path, port: int, **encoder: Any) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from embinv.commands import align, audit, compare, demo, importing, invert
+from embinv.commands import align, audit, backup, compare, demo, importing, invert, plan, upgrade
 
-COMMANDS = (invert, audit, align, compare, importing, demo)
+COMMANDS = (invert, audit, align, compare, importing, plan, backup, upgrade, demo)
 
 
 def parser() -> argparse.ArgumentParser:

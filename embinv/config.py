@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from embinv.data.schema import PairsRecipe
 from embinv.data.settings import DataSettings
 from embinv.decoding.options import DecodingOptions, Strategy
-from embinv.encoders.settings import EncodingSettings
+from embinv.encoders.settings import ACCELERATOR, EncodingSettings
 from embinv.encoders.spec import EncoderSpec
 from embinv.models.settings import ModelSettings
 from embinv.training.settings import TrainingSettings
@@ -59,6 +59,11 @@ class EvaluationSettings(BaseModel):
 
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of decoding: bfloat16 where the hardware multiplies in it, or float32"
+    )
+    accelerator: str | None = Field(
+        default=None,
+        pattern=ACCELERATOR,
+        description="the kind of GPU to ask Ray for, as Ray names it: A100, H100; null: any; goes with --device cuda",
     )
     workers: int | None = Field(
         default=None, gt=0, description="inverters, one a GPU or one a core; null: all, at most 4 a node without GPUs"

@@ -19,7 +19,8 @@ from embinv.correcting import refined
 from embinv.data.dumps.settings import DumpSettings
 from embinv.decoding.options import Choices, DecodingOptions
 from embinv.dump_texts import DumpRun
-from embinv.encoders.base import Encoder, open_encoder
+from embinv.encoders.base import Encoder
+from embinv.encoders.trust import open_told_encoder
 from embinv.inversion import Inversion
 from embinv.inverter import TextInverter, load_inverter
 from embinv.models.reduced import Precision
@@ -69,7 +70,7 @@ class DumpInverter:
         self.inverter.require(Choices(self.strategy, how.steps, how.seed, how.options))
         recipe = self.inverter.config.pairs
         asks = how.cosine or how.refine_steps > 0
-        self.encoder: Encoder | None = open_encoder(recipe.encoder, device=how.device) if asks else None
+        self.encoder: Encoder | None = open_told_encoder(recipe.encoder, device=how.device) if asks else None
         self.corrector: TrainedCorrector | None = None
         if how.corrector is not None:
             self.corrector = load_corrector(how.corrector, recipe, how.device, how.batch_size, how.precision, how.seed)

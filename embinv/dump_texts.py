@@ -4,6 +4,7 @@
     OUT/run.json            `DumpRun`: what decides which texts come out
     OUT/_stats.json         how many there are, and whether the vectors looked like the encoder's
     OUT/_SUCCESS            all windows are there
+    OUT/provenance.json     who made them, where and when
 
 The name of a file and the checksum in it say of which ids and vectors it is, so a run that was killed leaves out what
 is there, nothing is done twice and nothing lost. Of a dump whose ids or vectors changed in the meantime the windows
@@ -25,6 +26,7 @@ from embinv.data.dumps.windows import Window
 from embinv.data.folders import whole_file
 from embinv.data.schema import reasons
 from embinv.decoding.options import DecodingOptions
+from embinv.provenance.sittings import PROVENANCE_FILE
 
 RUN_FILE, STATS_FILE, SUCCESS_FILE = "run.json", "_stats.json", "_SUCCESS"
 WINDOW = "window-"
@@ -197,7 +199,7 @@ class Texts:
         name = path.name
         if name.startswith(".") and name.endswith(".partial"):
             name = name[1:].removesuffix(".partial")
-        return name in (RUN_FILE, STATS_FILE, SUCCESS_FILE) or name.startswith(WINDOW)
+        return name in (RUN_FILE, STATS_FILE, SUCCESS_FILE, PROVENANCE_FILE) or name.startswith(WINDOW)
 
     def _require_same(self, run: DumpRun) -> None:
         earlier = self.run()

@@ -13,6 +13,9 @@ from embinv.encoders.spec import EncoderSpec
 from embinv.models.t5_inverter import T5Inverter
 from embinv.models.t5_settings import T5InverterConfig
 from embinv.models.vec2text import load_vec2text
+from embinv.provenance.sittings import new_sitting, with_end, with_sitting
+
+JOB = "embinv import"
 
 
 def import_vec2text(
@@ -60,7 +63,9 @@ def import_vec2text(
         ),
         training={"imported_from": source} | ({"trained_on_vectors_of": said.encoder} if said.encoder else {}),
     )
-    save_checkpoint(out, model, config, text_tokenizer, Vocabulary.whole(text_tokenizer.vocab_size))
+    made = with_sitting(None, new_sitting(JOB, {"from": source, "revision": revision, "tokenizer": where}))
+    vocabulary = Vocabulary.whole(text_tokenizer.vocab_size)
+    save_checkpoint(out, model, config, text_tokenizer, vocabulary, provenance=with_end(made, JOB))
     return config
 
 

@@ -53,6 +53,7 @@ class Served:
     Attributes:
         status: of its application, such as RUNNING.
         deployed: when it was deployed, a Unix time.
+        replicas: whether some that were there before may answer, though its last deployment failed.
         description: of its checkpoint; null until one replica has answered.
         described: the deployment that the description is of.
     """
@@ -61,6 +62,7 @@ class Served:
     deployed: float
     description: Description | None = None
     described: float = -1.0
+    replicas: bool = False
 
 
 class UnknownEncoder(Exception):

@@ -5,13 +5,15 @@ started here: `serve run`, `serve_app.deploy` and `serve_app.local` do that.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 
-from embinv.checkpoint import read_checkpoint_config
+from embinv.checkpoint import read_checkpoint_config, require_whole_weights
+from embinv.encoders.settings import ACCELERATOR
+from embinv.encoders.trust import require_trusted
 from embinv.trained_corrector import require_corrector
 from serve_app.deployments import EncoderDeployment, InverterDeployment, require_agreement
 from serve_app.inverting import TRIED
@@ -29,6 +31,11 @@ class AppArgs(BaseModel):
     checkpoint: str = Field(min_length=1, description="its folder; if relative, then to the folder of serve_app/")
     dim: int | None = Field(default=None, gt=0, description="refuse a checkpoint whose vectors have another length")
     device: Literal["cpu", "cuda"] = "cpu"
+    accelerator: str | None = Field(
+        default=None,
+        pattern=ACCELERATOR,
+        description="the kind of GPU to ask Ray for, as Ray names it: A100, H100, L4; null: any",
+    )
     threads: int = Field(default=1, gt=0, description="CPU threads of a forward pass, reserved in Ray as CPUs")
     max_batch_size: int | None = Field(
         default=None,
@@ -50,6 +57,12 @@ class AppArgs(BaseModel):
     )
     upscale_delay_s: float = Field(default=5.0, ge=0, description="how long more must be asked before one is added")
     downscale_delay_s: float = Field(default=120.0, ge=0, description="how long less, before one is taken away")
+
+    @model_validator(mode="after")
+    def _asks_for_a_gpu_to_use_it(self) -> "AppArgs":
+        if self.accelerator is not None and self.device != "cuda":
+            raise ValueError("accelerator: names a GPU, but device is cpu; set device: cuda")
+        return self
 
     @model_validator(mode="after")
     def _more_than_least(self) -> "AppArgs":
@@ -79,11 +92,13 @@ class AppArgs(BaseModel):
         """Vectors that a replica may decode together."""
         return self.max_batch_size or TRIED[self.device][-1]
 
-    def resources(self) -> dict[str, float]:
+    def resources(self) -> dict[str, Any]:
         """What Ray reserves for a replica."""
-        resources: dict[str, float] = {"num_cpus": self.threads}
+        resources: dict[str, Any] = {"num_cpus": self.threads}
         if self.device == "cuda":
             resources["num_gpus"] = 1
+        if self.accelerator is not None:
+            resources["accelerator_type"] = self.accelerator
         return resources
 
 
@@ -96,11 +111,16 @@ def build_app(args: AppArgs) -> serve.Application:
     checkpoint = checkpoint_folder(args.checkpoint)
     config = read_checkpoint_config(checkpoint)
     require_agreement(config, args.encoder, args.dim)
+    require_whole_weights(
+        checkpoint
+    )  # here, a failure leaves the replicas of before at work; in a replica it would not
     corrector = None if args.corrector is None else checkpoint_folder(args.corrector, "corrector")
     if corrector is not None:
+        require_whole_weights(corrector)
         require_corrector(corrector, read_checkpoint_config(corrector), config.pairs)
     embedder = None
     if args.encode:
+        require_trusted(config.pairs.encoder)
         embedder = EncoderDeployment.options(
             ray_actor_options={"num_cpus": args.threads}, max_ongoing_requests=64
         ).bind(recipe=config.pairs.encoder.model_dump_json(), device="cpu", threads=args.threads)

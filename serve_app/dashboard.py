@@ -11,7 +11,7 @@ from ray.exceptions import AuthenticationError
 from serve_app.config_check import is_loopback
 
 APPLICATIONS = "/api/serve/applications/"
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 
 
 class Unreachable(Exception):

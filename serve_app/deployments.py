@@ -18,8 +18,8 @@ from ray.serve.handle import DeploymentHandle
 
 from embinv.checkpoint import CheckpointConfig
 from embinv.decoding.options import Choices
-from embinv.encoders.base import open_encoder
 from embinv.encoders.spec import EncoderSpec
+from embinv.encoders.trust import open_told_encoder
 from embinv.inversion import Inversion, choose_closest
 from embinv.trained_corrector import load_corrector
 from serve_app.answers import Answer, Seen
@@ -179,7 +179,7 @@ class EncoderDeployment:
 
     def __init__(self, recipe: str, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._encoder = open_encoder(EncoderSpec.model_validate_json(recipe), device)
+        self._encoder = open_told_encoder(EncoderSpec.model_validate_json(recipe), device)
         self._one_at_a_time = asyncio.Lock()  # tokenizers are not made for several threads
         self._encoder.encode(["a"])
 

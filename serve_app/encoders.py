@@ -20,6 +20,7 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatusOverview
 
 from embinv.decoding.options import Choices
 from serve_app.answers import STARTING_S, Answer, EncoderUnavailable, Seen, Served, UnknownEncoder
@@ -76,7 +77,8 @@ class ServedEncoders:
         served = self._served.get(name)
         if served is None:
             raise UnknownEncoder(name, sorted(self._served))
-        if served.status not in USABLE:
+        still_answers = served.replicas and served.description is not None
+        if served.status not in USABLE and not still_answers:
             raise EncoderUnavailable(f"encoder {name!r} is {served.status}; `serve status` says why")
         if served.description is None:
             raise EncoderUnavailable(f"encoder {name!r} is starting; try again in {STARTING_S} s")
@@ -164,16 +166,16 @@ class ServedEncoders:
             status = await asyncio.to_thread(serve.status)
             # While an application is built anew its deployments are not listed; it is the encoder that it was.
             found = {
-                name: (application.status.value, application.last_deployed_time_s)
+                name: (application.status.value, application.last_deployed_time_s, _may_answer(application))
                 for name, application in status.applications.items()
                 if INVERTER in application.deployments or (not application.deployments and name in self._served)
             }
             self._refreshed = time.monotonic()
         for name in self._served.keys() - found.keys():
             del self._served[name]
-        for name, (state, deployed) in found.items():
+        for name, (state, deployed, replicas) in found.items():
             served = self._served.setdefault(name, Served(state, deployed))
-            served.status, served.deployed = state, deployed
+            served.status, served.deployed, served.replicas = state, deployed, replicas
             stale = served.described != deployed
             if state == "RUNNING" and stale and (name not in self._asked or self._asked[name].done()):
                 self._asked[name] = asyncio.create_task(self._ask(name, deployed))
@@ -200,6 +202,12 @@ class ServedEncoders:
             except RayError as error:
                 logger.warning("Serve's controller does not answer: %s", error)
             await asyncio.sleep(REFRESH_S)
+
+
+def _may_answer(application: ApplicationStatusOverview) -> bool:
+    """Whether replicas run; where a deployment failed before it began, Serve lists none, and leaves those of before."""
+    inverter = application.deployments.get(INVERTER)
+    return inverter is None or inverter.replica_states.get("RUNNING", 0) > 0
 
 
 async def _all(calls: list[Awaitable[ResultT]]) -> list[ResultT]:

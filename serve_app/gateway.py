@@ -4,6 +4,7 @@ A Serve YAML names it as `import_path: serve_app.gateway:build_gateway`. It hold
 """
 
 import os
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -16,6 +17,7 @@ from serve_app.keys import KeyRing
 from serve_app.metrics import GatewayMetrics
 from serve_app.settings import GatewayArgs
 
+HEAD = "node:__internal_head__"  # a resource that Ray gives the head node, 1 of it
 MAX_ONGOING = 4096  # connections of one replica; what they may ask for together is limited in vectors
 
 
@@ -50,8 +52,11 @@ def build_gateway(args: GatewayArgs) -> serve.Application:
         ValueError: keys that cannot be read.
     """
     KeyRing.open(args.keys_file, os.environ)
+    resources: dict[str, Any] = {"num_cpus": 0}
+    if args.on_head:
+        resources["resources"] = {HEAD: 0.001}
     return Gateway.options(
-        num_replicas=args.replicas, max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 0}
+        num_replicas=args.replicas, max_ongoing_requests=MAX_ONGOING, ray_actor_options=resources
     ).bind(args)
 
 

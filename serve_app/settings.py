@@ -38,6 +38,11 @@ class GatewayArgs(BaseModel):
     request_timeout_s: float = Field(default=60.0, gt=0, description="then 503; longer than a model takes to load")
     body_timeout_s: float = Field(default=20.0, gt=0, description="to send a whole body in; then 408")
     replicas: int = Field(default=1, gt=0, description="of the gateway; queues are counted in each")
+    on_head: bool = Field(
+        default=True,
+        description="run on the head node, where Serve's controller is, whose loss ends the service anyway; false: on "
+        "any node, and then the loss of that node ends the requests that are under way in it",
+    )
 
     @model_validator(mode="after")
     def _room_for_one(self) -> "GatewayArgs":

@@ -17,6 +17,7 @@ from embinv.encoders.spec import EncoderSpec
 from embinv.inverter import load_inverter
 from embinv.spaces.moments import moments_of
 from tests.fakes import MINILM, hash_spec, tiny_checkpoint, unit_vectors, word_tokenizer
+from tests.provenance_checks import require_provenance
 
 VECTORS = unit_vectors(7, 16)
 
@@ -117,7 +118,8 @@ def test_folder_of_the_output_is_made_and_an_older_file_replaced(checkpoint, npy
     out = tmp_path / "new" / "folder" / "out.parquet"
     invert(checkpoint, npy, out)
     invert(checkpoint, npy, out)
-    assert [path.name for path in out.parent.iterdir()] == ["out.parquet"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.parquet", "out.provenance.json"]
+    assert len(json.loads((out.parent / "out.provenance.json").read_text())["sittings"]) == 1  # of this file alone
 
 
 def test_what_was_done_is_said(checkpoint, npy, tmp_path, capsys):
@@ -283,7 +285,11 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(checkpoint, tmp_path, capsy
     table = invert(checkpoint, tmp_path / "v.npy", out, "--window-rows", "5")
     assert "going on: 10 of 20 vectors were inverted before" in capsys.readouterr().err
     assert table.select(["id", "text"]).equals(pq.read_table(whole).select(["id", "text"]))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "v.npy", "whole.parquet"]
+    names = {"out.parquet", "out.provenance.json", "v.npy", "whole.parquet", "whole.provenance.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    require_provenance(tmp_path / "out.provenance.json", "embinv invert")
+    sittings = json.loads((tmp_path / "out.provenance.json").read_text())["sittings"]
+    assert [each["ended"] is not None for each in sittings] == [False, True]  # the one that was stopped stays
 
 
 def test_what_another_run_left_is_not_mixed_in(checkpoint, tmp_path, capsys, monkeypatch):

@@ -118,7 +118,7 @@ def test_several_first_ones_may_be_given_and_each_step_is_told(inverter, vectors
 
 
 def test_the_command_line_refines_a_dump(checkpoint, vectors, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(embinv.dump_inverter, "open_encoder", lambda spec, device: BagEncoder(DIM))
+    monkeypatch.setattr(embinv.dump_inverter, "open_told_encoder", lambda spec, device: BagEncoder(DIM))
     np.save(tmp_path / "dump.npy", vectors)
     common = ["invert", "--checkpoint", str(checkpoint), "--vectors", str(tmp_path / "dump.npy"), "--out"]
     main([*common, str(tmp_path / "plain.parquet")])
@@ -134,6 +134,6 @@ def test_the_command_line_refines_a_dump(checkpoint, vectors, tmp_path, monkeypa
 
 
 def test_the_command_line_refines_a_text(checkpoint, monkeypatch, capsys):
-    monkeypatch.setattr(embinv.dump_inverter, "open_encoder", lambda spec, device: BagEncoder(DIM))
+    monkeypatch.setattr(embinv.dump_inverter, "open_told_encoder", lambda spec, device: BagEncoder(DIM))
     main(["invert", "--checkpoint", str(checkpoint), "--text", "anna paid three coins", "--refine-steps", "2"])
     assert "cosine of the two vectors" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from embinv.inverter import T5TextInverter, load_inverter
 from embinv.models.vec2text import save_vec2text
 from serve_app.inverting import ServedCheckpoint, Way
 from tests.fakes import hash_spec, pairs_of, sentences, unit_vectors, word_tokenizer
+from tests.provenance_checks import require_provenance
 from tests.t5 import DIM, EOS, LENGTH, PAD, tiny_config, tiny_inverter
 
 SPEC = hash_spec(DIM)
@@ -137,6 +138,7 @@ def test_by_the_command_line(theirs, tmp_path, capsys):
     config.write_text(f"name: tiny\nencoder: {{kind: hash, model: hash, dim: {DIM}}}\ndata: {{tokenizer: x}}\n")
     main(["import", "--from", theirs, "--config", str(config), "--out", str(tmp_path / "out")])
     assert "up to 11 tokens" in capsys.readouterr().out
+    require_provenance(tmp_path / "out", "embinv import")
     np.save(tmp_path / "v.npy", VECTORS)
     result = str(tmp_path / "texts.parquet")
     main(["invert", "--checkpoint", str(tmp_path / "out"), "--vectors", str(tmp_path / "v.npy"), "--out", result])

@@ -14,17 +14,20 @@ from pathlib import Path
 from embinv.aligning import COUNTS, HELD_OUT, KnownPairs, known_pairs, measure_alignment
 from embinv.commands import align_report
 from embinv.commands.align_files import invert_dump, read_known
+from embinv.commands.inverting import settings_given
 from embinv.commands.progress import Progress
 from embinv.commands.values import positive
 from embinv.data.dumps.base import Dump
 from embinv.data.dumps.opening import open_dump
 from embinv.data.dumps.settings import DumpSettings
 from embinv.data.kept_maps import KeptMap, read_map, write_map
-from embinv.encoders.base import open_encoder
+from embinv.encoders.trust import open_told_encoder
 from embinv.inverter import TextInverter, load_inverter
+from embinv.provenance.sittings import PROVENANCE_FILE, begin_sitting, end_sitting
 from embinv.spaces.choosing import FEWEST, choose_map
 from embinv.spaces.linear import LinearMap
 
+JOB = "embinv align"
 _OF_KNOWN = {"column": "--column", "name": "--known-name"}
 _OF_VECTORS = {"column": "--vectors-column", "id_column": "--id-column", "name": "--name"}
 """Fields of `DumpSettings`, as the flags of this command call them."""
@@ -104,6 +107,23 @@ def align(arguments: argparse.Namespace) -> None:
     """
     _require_sense(arguments)
     known, dump = _open_known(arguments), _open_vectors(arguments)
+    made = _provenance_of(arguments)
+    for path in made:
+        path.unlink(missing_ok=True)  # of what is replaced
+        begin_sitting(path, JOB, settings_given(arguments))
+    _align(known, dump, arguments)
+    for path in made:
+        end_sitting(path, JOB)
+
+
+def _provenance_of(arguments: argparse.Namespace) -> list[Path]:
+    """The files that say how each output was made."""
+    folders = [arguments.report] + ([arguments.map] if arguments.known is not None else [])
+    found = [Path(folder) / PROVENANCE_FILE for folder in folders if folder is not None]
+    return found if arguments.out is None else [*found, Path(arguments.out).with_suffix(f".{PROVENANCE_FILE}")]
+
+
+def _align(known: Dump | None, dump: Dump | None, arguments: argparse.Namespace) -> None:
     progress, inverter = Progress(), load_inverter(arguments.checkpoint, arguments.device)
     spec = inverter.config.pairs.encoder
     if known is None:
@@ -111,7 +131,7 @@ def align(arguments: argparse.Namespace) -> None:
     else:
         with _naming("--known", _OF_KNOWN):
             texts, vectors = read_known(known, arguments.text_column)
-        pairs = known_pairs(texts, vectors, open_encoder(spec, arguments.device), inverter.tokenizer, progress.now)
+        pairs = known_pairs(texts, vectors, open_told_encoder(spec, arguments.device), inverter.tokenizer, progress.now)
         progress.line(f"encoded {len(pairs):,} known texts")
         _measure(inverter, pairs, known.address, arguments, progress)
         if dump is None and arguments.map is None:

@@ -5,7 +5,7 @@ The dump is inverted as `embinv invert` does it, into OUT/recovered, and the rep
 """
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,15 +25,18 @@ from embinv.commands.inverting import (
     how_to_invert,
     opened,
     require_apart,
+    settings_given,
 )
 from embinv.commands.values import positive, whole
 from embinv.data.dumps.base import MissingLibrary
 from embinv.data.schema import read_recipe, reasons, require_same_recipe
 from embinv.data.sole_writer import sole_writer
 from embinv.dump_inverter import DumpInverter
+from embinv.provenance.sittings import PROVENANCE_FILE, begin_sitting, end_sitting
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+JOB = "embinv audit"
 RECOVERED = "recovered"  # in OUT: the texts, window by window
 DESCRIPTION = (
     "Say what a dump of vectors gives away: how many texts, whose data, which topics, and what would help.\n"
@@ -117,18 +120,26 @@ def audit(arguments: Namespace) -> None:
     Raises:
         ValueError: checkpoint, dump, texts or an option cannot be used.
     """
-    wishes, out, checkpoint = wishes_of(arguments), Path(arguments.out), Path(arguments.checkpoint)
+    wishes, out = wishes_of(arguments), Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
     if arguments.recovered:
-        report(arguments, wishes, read_before([Path(each) for each in arguments.recovered], checkpoint), out)
+        _reported(arguments, wishes, [Path(each) for each in arguments.recovered], out)
         return
     require_apart(out, arguments)
     inverter = DumpInverter(how_to_invert(arguments))
     with sole_writer(out):
-        texts = inverted(arguments, inverter, out / RECOVERED)
+        texts = inverted(arguments, inverter, out / RECOVERED, JOB)
         del inverter
-        report(arguments, wishes, read_before([texts.out], checkpoint), out)
+        _reported(arguments, wishes, [texts.out], out)
+
+
+def _reported(arguments: Namespace, wishes: Wishes, recovered: Sequence[Path], out: Path) -> None:
+    """Reports on texts, and notes beside the report who made it; the report itself is the same for the same input."""
+    found = read_before(recovered, Path(arguments.checkpoint))
+    begin_sitting(out / PROVENANCE_FILE, JOB, settings_given(arguments))
+    report(arguments, wishes, found, out)
+    end_sitting(out / PROVENANCE_FILE, JOB)
 
 
 def wishes_of(arguments: Namespace) -> Wishes:

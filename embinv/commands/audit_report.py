@@ -26,7 +26,7 @@ from embinv.data.labels import read_entities
 from embinv.data.pairs import read_pairs
 from embinv.data.tokenizer import TextTokenizer
 from embinv.dump_texts import DumpRun, Texts
-from embinv.encoders.base import open_encoder
+from embinv.encoders.trust import open_told_encoder
 from embinv.inverter import load_inverter
 
 DEFENCES = "defences.json"  # in OUT: what a sweep found
@@ -185,7 +185,7 @@ def _sweep(
         held_out,
         wanted,
         entities=entities,
-        encoder=open_encoder(config.pairs.encoder, device=arguments.device),
+        encoder=open_told_encoder(config.pairs.encoder, device=arguments.device),
         find_spans=finder_of([(known, of_known), (held_out, entities)], settings.languages),
         on_progress=say,
     )

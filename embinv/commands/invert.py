@@ -4,6 +4,7 @@ The texts are written window by window into a folder beside OUT, so that the sam
 it, and joined at the end. jobs/invert.py does the same on many workers.
 """
 
+import shutil
 import time
 from argparse import Namespace, RawDescriptionHelpFormatter, _SubParsersAction
 from pathlib import Path
@@ -19,6 +20,7 @@ from embinv.commands.inverting import (
     examine,
     how_to_invert,
     require_apart,
+    settings_given,
 )
 from embinv.commands.progress import Progress
 from embinv.data.dumps.windows import Window
@@ -26,9 +28,12 @@ from embinv.data.sole_writer import sole_writer
 from embinv.dump_inversion import invert_here
 from embinv.dump_inverter import DumpInverter
 from embinv.dump_texts import Texts, join
-from embinv.encoders.base import Encoder, open_encoder
+from embinv.encoders.base import Encoder
+from embinv.encoders.trust import open_told_encoder
+from embinv.provenance.sittings import PROVENANCE_FILE, begin_sitting, end_sitting
 
 SHOWN = 5
+JOB = "embinv invert"
 
 
 def add(commands: "_SubParsersAction[Any]") -> None:
@@ -82,17 +87,18 @@ def invert(arguments: Namespace) -> None:
         raise ValueError(f"--out {out}: its folder cannot be made ({error.strerror}: {error.filename})") from error
     inverter = DumpInverter(how_to_invert(arguments))
     with sole_writer(out):
-        texts = inverted(arguments, inverter, out.with_name(f".{out.name}.progress"))
+        texts = inverted(arguments, inverter, out.with_name(f".{out.name}.progress"), JOB)
         rows = join(texts, out)
+        shutil.copyfile(texts.out / PROVENANCE_FILE, out.with_suffix(f".{PROVENANCE_FILE}"))
         texts.delete()
     _show(out)
     print(f"{rows:,} texts in {out}")
 
 
-def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> Texts:
+def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path, job: str) -> Texts:
     """The texts of the dump of --vectors, window by window in a folder, all of them.
 
-    It goes on where an earlier run stopped.
+    It goes on where an earlier run stopped. `job` is what the folder's provenance says of who made them.
 
     Raises:
         ValueError: see `invert`.
@@ -101,6 +107,8 @@ def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> Text
     inspection, window_rows = examined.inspection, arguments.window_rows
     run = inverter.run(examined.dump.address, examined.settings, window_rows)
     wanted, changed = texts.begin(run, inspection, arguments.overwrite)
+    if wanted or not (folder / PROVENANCE_FILE).exists():
+        begin_sitting(folder / PROVENANCE_FILE, job, settings_given(arguments))
     total = inspection.rows
     done = total - sum(window.rows for window in wanted)
     if changed:
@@ -118,6 +126,7 @@ def inverted(arguments: Namespace, inverter: DumpInverter, folder: Path) -> Text
     invert_here(examined.dump, wanted, texts, inverter, window_rows, tell_done)
     progress.line(f"inverted {done:,} of {total:,}")
     texts.finish(inspection, examined.chosen.recognition.to_dict(), time.perf_counter() - began)
+    end_sitting(folder / PROVENANCE_FILE, job)
     return texts
 
 
@@ -134,7 +143,9 @@ def _invert_text(arguments: Namespace) -> None:
     if not arguments.text.strip():
         raise ValueError("--text is empty; give a text to encode and to recover")
     inverter = DumpInverter(how_to_invert(arguments))
-    encoder: Encoder = inverter.encoder or open_encoder(inverter.inverter.config.pairs.encoder, device=arguments.device)
+    encoder: Encoder = inverter.encoder or open_told_encoder(
+        inverter.inverter.config.pairs.encoder, device=arguments.device
+    )
     vector = encoder.encode([arguments.text])
     [inversion] = inverter(vector)
     again = encoder.encode([inversion.text or " "])

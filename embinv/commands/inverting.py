@@ -7,7 +7,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from embinv.commands.progress import Progress
 from embinv.commands.values import beam, positive, whole
@@ -150,6 +150,12 @@ def dump_settings(arguments: Namespace) -> DumpSettings:
     """What the flags of `add_dump_arguments` say about the reader."""
     kept = None if arguments.metadata is None else [name for name in arguments.metadata.split(",") if name]
     return DumpSettings(column=arguments.column, id_column=arguments.id_column, name=arguments.name, metadata=kept)
+
+
+def settings_given(arguments: Namespace) -> dict[str, Any]:
+    """All flags with their values, defaults included, as JSON has them."""
+    plain = (str, int, float, bool, list, tuple, type(None))
+    return {name: value for name, value in vars(arguments).items() if isinstance(value, plain)}
 
 
 def opened(arguments: Namespace) -> Dump:

@@ -8,6 +8,7 @@ normalisation) is applied by its adapter. Loading weights is not done here.
 import importlib.util
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -55,6 +56,11 @@ class EncoderSpec(BaseModel):
             raise ValueError("encoder.prompt and encoder.prompt_name exclude each other; give one")
         if self.kind == "openai" and self.base_url is None:
             raise ValueError("encoder.base_url is missing: kind openai needs the server's URL, http://host:port/v1")
+        if "@" in urlsplit(self.base_url or "").netloc:
+            raise ValueError(
+                "encoder.base_url holds a name or a password before its @, and is kept with all that is made by it; "
+                f"put the key into the environment, in {self.api_key_env} (encoder.api_key_env)"
+            )
         foreign = {
             "sentence-transformers": ("base_url", "dimensions"),
             "openai": ("prompt_name", "task", "max_tokens"),

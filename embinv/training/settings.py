@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from embinv.encoders.settings import ACCELERATOR
+
 
 class TrainingSettings(BaseModel):
     """The `training` section of a config."""
@@ -63,6 +65,14 @@ class TrainingSettings(BaseModel):
     )
     # --- the machine
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu trains over gloo, cuda over nccl")
+    accelerator: str | None = Field(
+        default=None,
+        pattern=ACCELERATOR,
+        description="the kind of GPU to ask Ray for, as Ray names it: A100, H100, L4; null: any",
+    )
+    nodes: dict[str, str] = Field(
+        default={}, description="labels of the nodes to train on, as Ray's label selectors; empty: any node"
+    )
     workers: int = Field(default=1, gt=0, description="training processes (--workers)")
     threads: int | None = Field(
         default=None, gt=0, description="CPU threads of one worker; null: cores / workers, or on cuda 1"
@@ -97,6 +107,8 @@ class TrainingSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainingSettings":
+        if self.accelerator is not None and self.device != "cuda":
+            raise ValueError("training.accelerator names a GPU, but training.device is cpu; set it to cuda")
         per_pass = self.workers * self.gradient_accumulation
         if self.batch_size is not None and self.batch_size % per_pass:
             raise ValueError(

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import processes
-from benchmarks.processes import in_a_fresh_process, in_turns, job_environment
+from benchmarks.processes import in_a_fresh_process, in_turns, job_environment, own_ray_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,3 +46,11 @@ def test_scripts_of_training_are_imported_without_ray_and_deepspeed():
         [sys.executable, "-c", blocked + imports], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_ray_of_its_own_hears_nothing_of_another_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    environment = own_ray_environment(tmp_path)
+    assert "RAY_ADDRESS" not in environment and environment["RAY_AUTH_MODE"] == "disabled"
+    assert environment["RAY_TMPDIR"] == str(tmp_path) and environment["PATH"] == job_environment()["PATH"]

@@ -20,6 +20,7 @@ from embinv.inverter import load_inverter
 from embinv.spaces.choosing import choose_map
 from embinv.spaces.linear import LinearMap
 from tests.fakes import sentences, tiny_checkpoint, unit_vectors, word_tokenizer
+from tests.provenance_checks import require_provenance
 
 SPEC = EncoderSpec(kind="hash", model="hash", dim=16)
 TEXTS = sentences(160)
@@ -60,6 +61,7 @@ def reported(made):
 
 
 def test_report_holds_every_number_of_known_pairs_with_its_references(reported):
+    require_provenance(reported, "embinv align")
     report = json.loads((reported / JSON).read_text())
     assert [row["known_pairs"] for row in report["by_known_pairs"]] == [10, 50, 80]
     assert set(report["references"]) == {"own", "unmapped", "mean", "other"}
@@ -114,6 +116,8 @@ def test_a_dump_goes_through_the_map_of_all_known_pairs_and_a_kept_map_does_the_
     assert "fitted on 100 known pairs" in capsys.readouterr().out
     run("--checkpoint", made / "checkpoint", "--map", tmp_path / "map", *dump, "--out", tmp_path / "two.parquet")
     one, two = pq.read_table(tmp_path / "new" / "one.parquet"), pq.read_table(tmp_path / "two.parquet")
+    for output in (tmp_path / "map", tmp_path / "new" / "one.provenance.json", tmp_path / "two.provenance.json"):
+        require_provenance(output, "embinv align")
     assert one == two and one["id"].to_pylist() == [f"row {row}" for row in range(60)]
     inverter = load_inverter(made / "checkpoint")
     assert one["text"].to_pylist() == [each.text for each in inverter.invert(HashEncoder(SPEC).encode(TEXTS[100:]))]

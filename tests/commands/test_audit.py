@@ -18,6 +18,7 @@ from tests.fakes import (
     word_tokenizer,
     write_pairs,
 )
+from tests.provenance_checks import require_provenance
 
 SPEC = EncoderSpec(kind="hash", model="hash", dim=16)
 
@@ -60,9 +61,11 @@ def test_a_dump_becomes_a_report_beside_its_texts(given, tmp_path, capsys):
     assert not report["revealed"] and "date" not in report["origin"]
     said = capsys.readouterr()
     assert "audit.html" in said.out and "Beside their originals" in said.out
-    names = {"audit.html", "audit.md", "audit.json", "recovered"}
+    names = {"audit.html", "audit.md", "audit.json", "recovered", "provenance.json"}
+    for folder in (tmp_path / "out", tmp_path / "out" / "recovered"):
+        require_provenance(folder, "embinv audit")
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    for name in sorted(names - {"recovered"}):
+    for name in sorted(names - {"recovered", "provenance.json"}):
         assert str(given) not in (tmp_path / "out" / name).read_text()
 
 

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from embinv.config import load_config
 from embinv.encoders.spec import EncoderSpec, resolve_model
 
 SPEC = EncoderSpec(model="someone/encoder", dim=384)
@@ -37,6 +39,24 @@ def test_recipe_outside_the_contract_is_refused_and_the_field_named(values):
     [name] = values
     with pytest.raises(ValueError, match=name):
         EncoderSpec(**{"model": "someone/encoder", "dim": 384} | values)
+
+
+@pytest.mark.parametrize("userinfo", ["t0k", "me:t0k"])
+def test_an_address_with_a_key_in_it_is_refused(tmp_path, userinfo):
+    path = tmp_path / "config.yaml"
+    recipe = {
+        "kind": "openai",
+        "model": "m",
+        "dim": 4,
+        "base_url": f"https://{userinfo}@host/v1",
+        "api_key_env": "MINE",
+    }
+    path.write_text(yaml.safe_dump({"name": "x", "encoder": recipe}))
+    with pytest.raises(
+        ValueError, match=r"base_url holds a name or a password .*, in MINE \(encoder\.api_key_env\)"
+    ) as told:
+        load_config(path)
+    assert "t0k" not in str(told.value)
 
 
 def test_recipe_cannot_be_changed_once_made():

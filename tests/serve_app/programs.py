@@ -11,21 +11,18 @@ from pathlib import Path
 import httpx
 
 from benchmarks.ports import free_ports
+from benchmarks.processes import own_ray_environment
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-READY_S = 120
+READY_S = 300
+ANSWER_S = 60  # of one request; a busy machine may take its time
 
 
 def environment_for(ray_folder):
     """What a program gets: a Ray of its own in `ray_folder`, and this checkout as if it were installed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {
-        "PATH": f"{BIN}:{kept['PATH']}",
+    return own_ray_environment(ray_folder) | {
         "PYTHONPATH": str(PROJECT_ROOT),  # as an installed embinv would be on every node
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": str(ray_folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
     }
 
 
@@ -84,7 +81,7 @@ def head_node(environment, ray_folder, log):
         if "Ray runtime started" not in log.read_text():  # the dashboard may answer of a node that then fails
             return False
         try:
-            return httpx.get(f"{address}/api/version", trust_env=False).is_success
+            return httpx.get(f"{address}/api/version", trust_env=False, timeout=ANSWER_S).is_success
         except httpx.TransportError:
             return False
 

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from benchmarks.ports import free_ports
 from serve_app.app import PROJECT_ROOT
 from serve_app.keys import key_hash, new_key
-from tests.serve_app.programs import BIN, environment_for, head_node, poll, running
+from tests.serve_app.programs import ANSWER_S, BIN, READY_S, environment_for, head_node, poll, running
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def config_for(checkpoint, folder, port, gateway=None, **http_options):
 
 def answer(url, vector, **options):
     try:
-        response = httpx.post(url, json={"embedding": vector.tolist()}, trust_env=False, timeout=30, **options)
+        response = httpx.post(url, json={"embedding": vector.tolist()}, trust_env=False, timeout=ANSWER_S, **options)
     except httpx.TransportError:
         return None
     return response if response.status_code == 200 else None
@@ -60,10 +60,11 @@ def answer(url, vector, **options):
 def assert_inverted(response, url):
     (result,) = response.json()["results"]
     assert result["text"] and 0 < result["confidence"] <= 1
-    refused = httpx.post(url, content=b"", trust_env=False)
+    refused = httpx.post(url, content=b"", trust_env=False, timeout=ANSWER_S)
     assert refused.status_code == 422 and "send" in refused.json()["detail"]
 
 
+@pytest.mark.nightly  # the next one runs it too
 def test_serve_run_answers(tiny_checkpoint, vectors, environment, tmp_path):
     config, url = config_for(tiny_checkpoint, tmp_path, *free_ports(1))
     log = tmp_path / "serve.log"
@@ -99,7 +100,8 @@ def test_behind_haproxy_and_with_the_environment_of_serving_it_answers_the_same(
         with running([BIN / "serve", "run", config], own, log) as process:
             response = poll(lambda: answer(url, vectors[0]), process, log)
             assert_inverted(response, url)
-            with httpx.stream("POST", url + "/stream", json={"embedding": vectors[0].tolist()}, trust_env=False) as got:
+            body = {"embedding": vectors[0].tolist()}
+            with httpx.stream("POST", url + "/stream", json=body, trust_env=False, timeout=ANSWER_S) as got:
                 assert "event: result" in "".join(got.iter_text())
             listening = {(laddr.ip, laddr.port) for laddr in (c.laddr for c in psutil.net_connections("tcp")) if laddr}
             for port in (http, metrics, statistics):
@@ -140,10 +142,10 @@ def test_with_keys_and_tls_it_listens_to_others_and_a_key_is_revoked_while_it_ru
     with running([BIN / "serve", "run", config], environment | {"RAY_ADDRESS": "local"}, log) as process:
         response = poll(lambda: answer(url, vectors[0], **bearer), process, log)
         assert response.headers["strict-transport-security"]
-        refused = httpx.post(url, json={"embedding": vectors[0].tolist()}, trust_env=False, **own)
+        refused = httpx.post(url, json={"embedding": vectors[0].tolist()}, trust_env=False, timeout=ANSWER_S, **own)
         assert refused.status_code == 401
         with pytest.raises(httpx.ConnectError):
-            httpx.get(url, trust_env=False)  # a certificate that nobody vouched for
+            httpx.get(url, trust_env=False, timeout=ANSWER_S)  # a certificate that nobody vouched for
         keys.write_text("# nobody\n", encoding="utf-8")
         poll(lambda: answer(url, vectors[0], **bearer) is None, process, log)
     lines = [json.loads(line) for line in log_file.read_text(encoding="utf-8").splitlines()]
@@ -175,13 +177,13 @@ def serve(command, address, environment, *arguments):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=READY_S,
         check=True,
     ).stdout
 
 
 def application(address):
-    response = httpx.get(f"{address}/api/serve/applications/", trust_env=False, timeout=30)
+    response = httpx.get(f"{address}/api/serve/applications/", trust_env=False, timeout=ANSWER_S)
     return response.json()["applications"].get("minilm", {}) if response.is_success else {}
 
 
@@ -194,6 +196,7 @@ def test_serve_deploy_answers_once_running(cluster, tiny_checkpoint, vectors, en
     assert_inverted(poll(lambda: answer(url, vectors[0]), process, log), url)
 
 
+@pytest.mark.nightly  # test_deploy_cluster.py sees deployments fail
 def test_a_deploy_without_its_checkpoint_fails_with_the_path_that_was_tried(cluster, environment, tmp_path):
     address, process, log, port = cluster
     config, _ = config_for(tmp_path / "none", tmp_path, port)

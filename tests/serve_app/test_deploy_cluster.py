@@ -13,10 +13,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.serve_app.programs import PROJECT_ROOT, environment_for, head_node, poll, running
+from tests.serve_app.programs import ANSWER_S, PROJECT_ROOT, READY_S, environment_for, head_node, poll, running
 from tests.serve_app.small_app import config_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,14 @@ def cluster(tmp_path_factory):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def deployed(cluster, file, *options, timeout=100):
+def deployed(cluster, file, *options):
     address, environment, _ = cluster
     command = [sys.executable, "-m", "serve_app.deploy", str(file), "--address", address, *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=READY_S)
 
 
 def answer_of(port):
-    return httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=20).text
+    return httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=ANSWER_S).text
 
 
 def test_a_cluster_is_deployed_to_again_and_again(cluster, tmp_path):
@@ -83,9 +83,9 @@ def test_an_interrupted_command_leaves_the_deployment_going(cluster, tmp_path):
     with running(command, environment, log) as process:
         poll(lambda: "DEPLOYING" in log.read_text(), process, log)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(ANSWER_S) == 130
     assert "the deployment goes on" in log.read_text() and "Traceback" not in log.read_text()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + READY_S
     seen = (answer_of(port) for _ in itertools.count() if time.monotonic() < deadline and not time.sleep(0.5))
     assert next(text for text in seen if text == "seven")
 
@@ -93,7 +93,7 @@ def test_an_interrupted_command_leaves_the_deployment_going(cluster, tmp_path):
 def metrics_of(target):
     """What Prometheus would read there; not everything that Ray names listens on a small cluster."""
     try:
-        return httpx.get(f"http://{target}/metrics", trust_env=False, timeout=20).text
+        return httpx.get(f"http://{target}/metrics", trust_env=False, timeout=ANSWER_S).text
     except httpx.TransportError:
         return None
 
@@ -122,18 +122,19 @@ def test_the_shipped_config_runs_and_is_measured_under_the_dashboards_names(
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")
 
-    done = deployed(cluster, file, timeout=200)
+    done = deployed(cluster, file)
     assert (done.returncode, done.stderr) == (0, "")
     assert "gateway: RUNNING" in done.stdout and "minilm: RUNNING" in done.stdout
     url = f"http://127.0.0.1:{port}/invert/minilm"
-    deadline = time.monotonic() + 90
-    while (response := httpx.post(url, json={"embedding": vectors[0].tolist()}, trust_env=False)).status_code == 503:
+    deadline = time.monotonic() + READY_S
+    body = {"embedding": vectors[0].tolist()}
+    while (response := httpx.post(url, json=body, trust_env=False, timeout=ANSWER_S)).status_code == 503:
         assert time.monotonic() < deadline, response.text  # the gateway looks who is there every few seconds
         time.sleep(0.5)
     assert response.status_code == 200, response.text
 
     def scraped():
-        discovered = httpx.get(f"{address}/api/prometheus/sd", trust_env=False).json()
+        discovered = httpx.get(f"{address}/api/prometheus/sd", trust_env=False, timeout=ANSWER_S).json()
         targets = [target for group in discovered for target in group["targets"]]
         return "".join(filter(None, map(metrics_of, targets)))
 

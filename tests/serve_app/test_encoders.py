@@ -166,9 +166,12 @@ def test_a_caller_that_goes_away_cancels_its_call():
 # Which encoders there are
 
 
-def application(status="RUNNING", deployed=1.0, deployments=("InverterDeployment",)):
+def application(status="RUNNING", deployed=1.0, deployments=("InverterDeployment",), running=1):
+    each = SimpleNamespace(replica_states={"RUNNING": running} if running else {"STARTING": 1})
     return SimpleNamespace(
-        status=SimpleNamespace(value=status), last_deployed_time_s=deployed, deployments=dict.fromkeys(deployments)
+        status=SimpleNamespace(value=status),
+        last_deployed_time_s=deployed,
+        deployments=dict.fromkeys(deployments, each),
     )
 
 
@@ -226,6 +229,36 @@ def test_one_that_does_not_run_is_unavailable_and_says_so(applications, status, 
     applications["minilm"] = application(status)
     with pytest.raises(EncoderUnavailable, match=message):
         run(encoders_over(Handle(description())).describe("minilm"))
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        application("DEPLOY_FAILED", 2.0, deployments=()),  # it could not be built, and the replicas of before stay
+        application("DEPLOY_FAILED", 2.0, running=1),
+    ],
+)
+def test_a_deployment_that_failed_does_not_end_the_one_before_it(applications, failed):
+    async def scene():
+        encoders = encoders_over(Handle(description()))
+        await settled(encoders)
+        applications["minilm"] = failed
+        await settled(encoders)
+        return await encoders.describe("minilm")
+
+    assert run(scene()) == description()
+
+
+def test_one_whose_replicas_are_gone_since_is_unavailable(applications):
+    async def scene():
+        encoders = encoders_over(Handle(description()))
+        await settled(encoders)
+        applications["minilm"] = application("DEPLOY_FAILED", 2.0, running=0)
+        await settled(encoders)
+        return await encoders.describe("minilm")
+
+    with pytest.raises(EncoderUnavailable, match="is DEPLOY_FAILED"):
+        run(scene())
 
 
 def test_it_looks_again_without_being_asked_what_there_is(applications):

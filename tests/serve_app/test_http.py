@@ -34,7 +34,7 @@ def base_url(ray_cluster, args):
     ) as url:
         yield url
     with pytest.raises(httpx.ConnectError):  # the server ends with its block
-        httpx.get(url, trust_env=False)
+        httpx.get(url, trust_env=False, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def is_inverter(process):
 def test_a_second_server_on_the_same_ray_is_refused(base_url, args):
     with pytest.raises(ValueError, match="already runs"), serve_checkpoint(args, port=0):
         pass
-    assert httpx.get(base_url + "/healthz", trust_env=False).status_code == 200
+    assert httpx.get(base_url + "/healthz", trust_env=False, timeout=60).status_code == 200
 
 
 def test_a_taken_port_is_refused(ray_cluster, args):
