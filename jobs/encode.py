@@ -137,7 +137,6 @@ def _make(job: Job, run: dict[str, Any], shards: list[Path], corpus: dict[str, A
     splits = {split: len(found) for split, found in by_split.items()}
     rows = sum(splits.values())
     ids = distinct(by_split, out)
-    clock.keep(seconds)
     require_few(rejects, len(shards), config.data.max_rejected)
     left_out = _left_out(windows, rejects.files, ids)
     refused = rejects.without(ids)

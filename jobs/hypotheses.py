@@ -98,7 +98,6 @@ def _make(job: Job, run: dict[str, Any]) -> dict[str, Any]:
     seconds = watch.seconds
     by_split = ids_by_split(out)
     ids = distinct(by_split, out)
-    clock.keep(seconds)
     refused = read_rejects(out).without(ids)
     lost = total - len(ids) - len(refused.rows)
     if lost:

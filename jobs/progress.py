@@ -63,7 +63,7 @@ class Watch:
         count: rows done, at any time.
         total: rows in all, or None if nobody knows.
         what: the verb of the job, such as `encoded`.
-        tick: called with the seconds of this sitting every now and then, to keep them.
+        tick: called with the seconds of this sitting every now and then and at its end, to keep them.
     """
 
     def __init__(self, count: Callable[[], int], total: int | None, what: str, tick: Callable[[float], None]) -> None:
@@ -83,6 +83,7 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         self.done.set()
         self.thread.join()
+        self.tick(self.seconds)  # also of a sitting that is interrupted
 
     @property
     def seconds(self) -> float:

@@ -5,14 +5,19 @@ it names must exist, and a command that nobody taught this file to check is refu
 run (but for `--help`, once per script). The second half feeds the checker READMEs that lie.
 """
 
+import contextlib
 import functools
+import io
+import multiprocessing
 import os
 import re
+import runpy
 import shlex
-import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -205,25 +210,51 @@ def missing_files(arguments: list[str], root: Path) -> Iterator[str]:
             yield f"there is no file {path}"
 
 
+@functools.cache
 def help_from(root: Path) -> HelpOf:
-    """`--help` of a script or module under `root`, run once each."""
+    """`--help` of a script or module under `root`, run once each, for the README and docs/ together."""
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers", "ray.data", "ray.train.torch", "ray.serve"])
 
     @functools.cache
     def run(script: tuple[str, ...]) -> str:
-        done = subprocess.run(
-            [sys.executable, *script, "--help"],
-            cwd=root,
-            env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if done.returncode:
-            raise ValueError(f"`{' '.join(script)} --help` exits {done.returncode}: {done.stderr.strip()[-400:]}")
-        return done.stdout
+        said, saying = context.Pipe(duplex=False)
+        process = context.Process(target=say_help, args=(script, root, saying))
+        process.start()
+        saying.close()
+        code, out, error = said.recv() if said.poll(120) else (1, "", "no word in 120 s")
+        process.kill()
+        if code:
+            raise ValueError(f"`{' '.join(script)} --help` exits {code}: {error.strip()[-400:]}")
+        return out
 
     return run
+
+
+def say_help(script: tuple[str, ...], root: Path, to: Connection) -> None:
+    """Runs `python <script> --help` in this process, which has the large libraries imported, and sends what it says."""
+    os.chdir(root)
+    os.environ |= {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        try:
+            if script[0] == "-m":
+                sys.path.insert(0, str(root))
+                sys.argv = [*script[1:], "--help"]
+                runpy.run_module(script[1], run_name="__main__", alter_sys=True)
+            else:
+                sys.path.insert(0, str(root / script[0].rpartition("/")[0]))
+                sys.argv = [*script, "--help"]
+                runpy.run_path(script[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        except Exception:
+            code = traceback.format_exc()
+    if isinstance(code, str):
+        error.write(code)
+        code = 1
+    to.send((code, out.getvalue(), error.getvalue()))
 
 
 def lies(markdown: str, root: Path, help_of: HelpOf | None = None) -> list[str]:

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs.encode
-import jobs.progress
 from embinv.config import Config
 from embinv.data.alignment import align
 from embinv.data.pairs import read_pairs
@@ -64,7 +63,6 @@ def made(ray_cluster, config, write_texts, tmp_path_factory):
     left.mkdir(parents=True)
     pq.write_table(pa.table({"id": list(texts)}), left / "done.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.progress, "LINE_EVERY", 0.02)
         for _ in range(2):
             with patch.context() as broken, pytest.raises(KeyboardInterrupt):
                 broken.setattr(jobs.encode, "run_pipeline", interrupted)
@@ -189,7 +187,7 @@ def test_a_begun_run_is_not_mixed_with_another(made, config, minilm, tmp_path, m
 
 
 def test_the_time_of_earlier_sittings_counts(made):
-    assert made.earlier >= 2 * 0.3 * 0.9
+    assert made.earlier >= 2 * 0.3 - 0.01  # each is rounded to hundredths
     assert 1000 < made.stats["seconds"] <= 1000 + made.last + 0.01
     assert made.stats["samples_per_second"] > 0.9 * made.stats["rows"] / made.last  # of the last sitting alone
 

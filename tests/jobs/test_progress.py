@@ -179,6 +179,14 @@ def test_the_time_of_the_sitting_is_kept_as_it_goes(often):
     assert ticks == sorted(ticks) and ticks[0] >= 0.05 and 0.1 < ticks[-1] < 5
 
 
+def test_the_time_of_an_interrupted_sitting_is_kept():
+    ticks = []
+    with pytest.raises(KeyboardInterrupt), Watch(lambda: 0, None, "encoded", ticks.append):
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+    assert len(ticks) == 1 and ticks[0] >= 0.2
+
+
 def test_a_failure_ends_the_watch_and_passes(often):
     before = threading.active_count()
     with pytest.raises(OSError, match="full"), Watch(lambda: 0, 1, "encoded", float):
