@@ -140,7 +140,7 @@ def test_task_is_refused_where_the_model_has_none(tmp_path):
         open_encoder(EncoderSpec(model=str(tmp_path), dim=32, task="retrieval.passage"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_model_gives_the_same_vectors(expected):
     compiled = encoder(EncodingSettings(precision="recipe", compile=True))
     assert np.abs(compiled.encode(TEXTS) - expected).max() < 1e-5

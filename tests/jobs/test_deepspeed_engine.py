@@ -129,6 +129,8 @@ CONFIGURED = {
     "corrector, stage 3": Case(settings(zero_stage=3), family="mdlm_corrector"),
     "T5 corrector, stage 3": Case(settings(zero_stage=3), family="t5_corrector"),
     "T5, made again": Case(settings(activation_checkpointing=True, gradient_accumulation=2), family="t5"),
+}
+ELSEWHERE = {  # or at another time
     **{
         f"offloaded optimizer, stage {stage}": Case(
             settings(zero_stage=stage, offload_optimizer="cpu", gradient_accumulation=2), no_loss=BROKEN
@@ -161,17 +163,30 @@ def configured(tmp_path_factory):
     return dict(zip(CONFIGURED, outcomes, strict=True))
 
 
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    outcomes = on_workers(2, list(ELSEWHERE.values()), tmp_path_factory.mktemp("elsewhere"))
+    return dict(zip(ELSEWHERE, outcomes, strict=True))
+
+
 @pytest.mark.parametrize("name", CONFIGURED)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_where_things_lie_and_when_they_are_computed_changes_nothing(configured, name):
-    case = CONFIGURED[name]
-    expected = plainly(case)  # a plain process computes all once, in place, as it is written
+def test_every_family_and_optimizer_trains_as_one_process_does(configured, name):
+    expected = plainly(CONFIGURED[name])
     if name == "muon":  # its iteration is in bfloat16
         assert configured[name][0].losses == pytest.approx(expected.losses, rel=1e-4, nan_ok=True)
         assert configured[name][0].moved == expected.moved
     else:
         assert_same_training(configured[name], expected)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_where_things_lie_and_when_they_are_computed_changes_nothing(elsewhere, name):
+    # a plain process computes all once, in place, as it is written
+    assert_same_training(elsewhere[name], plainly(ELSEWHERE[name]))
 
 
 def test_offload_is_told_to_deepspeed():
@@ -251,7 +266,7 @@ def test_a_state_of_two_workers_goes_on_with_another_number(gone_on, world, stag
     assert_same_training(*gone_on(world, stage))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_what_is_saved_after_that_is_an_ordinary_state(gone_on, saved, tmp_path):
     gone_on(3, 0)
@@ -295,7 +310,7 @@ def test_many_of_them_are_refused_where_it_cannot(stage, changes):
     require_exact_sums(many.model_copy(update={"precision": "bfloat16-mixed"}))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_the_sum_of_many_equal_passes_is_that_pass(tmp_path):
     cases = [*IN_FLOAT32, (1, {})]

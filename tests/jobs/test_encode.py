@@ -287,7 +287,7 @@ def test_the_last_lines_say_what_there_is_and_what_was_left_out():
     assert summary(stats | {"dropped": {}}, Path("/o")).count("\n") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # test_cluster.py goes the same way
 @pytest.mark.timeout(600)
 def test_pairs_can_be_trained_on_and_their_files_inverted(made, tiny, tmp_path):
     from embinv.cli import main

@@ -202,7 +202,7 @@ def test_a_checkpoint_of_another_origin_is_not_overwritten(ray_cluster, tiny, ti
         train(tiny(), tiny_pairs, tmp_path, resume=True)
 
 
-# --- slow: several workers
+# --- several workers; in CI, test_deepspeed_engine.py and test_train_faults.py have some
 
 
 TWO_WORKERS = ("training.workers=2", "training.optimizer=adamw", "training.max_steps=12", "training.validations=1")
@@ -217,7 +217,7 @@ def unpartitioned(ray_cluster, tiny, tiny_pairs, tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_that_was_killed_after_its_last_step_is_only_recorded(unpartitioned, tiny, tiny_pairs):
     record = json.loads((unpartitioned / "_run.json").read_text())
     before = weights_of(unpartitioned / "last")
@@ -228,10 +228,8 @@ def test_a_run_that_was_killed_after_its_last_step_is_only_recorded(unpartitione
     assert all(torch.equal(weights_of(unpartitioned / "last")[name], weight) for name, weight in before.items())
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param(1, marks=pytest.mark.nightly), pytest.param(2, marks=pytest.mark.nightly), 3]
-)
-@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.nightly
 def test_partitioning_changes_nothing(unpartitioned, tiny, tiny_pairs, tmp_path, stage):
     record = train(tiny(*TWO_WORKERS, f"training.zero_stage={stage}"), tiny_pairs, tmp_path, resume=False)
     assert record["last"]["nelbo"] == pytest.approx(record_of(unpartitioned)["last"]["nelbo"], rel=1e-3)

@@ -105,7 +105,7 @@ def test_bfloat16_that_a_gpu_emulates_is_not_chosen(monkeypatch):
     assert not multiplies_in_bfloat16("cuda:0")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_path_that_leads_somewhere_in_the_driver_does_so_in_a_worker(start_job, tiny, tiny_pairs, tmp_path):
     """A relative model folder, from which the tokenizer is read; the pairs are of the same folder."""

@@ -104,7 +104,9 @@ def test_activations_are_made_again_in_training_alone(family, why, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [each if each == "mdlm" else pytest.param(each, marks=pytest.mark.nightly) for each in FAMILIES]
+)
 @pytest.mark.parametrize("frugal", [False, True], ids=["kept", "made again"])
 def test_compiled_blocks_keep_their_names_and_say_the_same(family, frugal):
     plain = model(family).train()

@@ -192,7 +192,7 @@ def test_a_client_that_hangs_up_gives_its_place_back(client, base_url, vectors):
     assert response.status_code == 200
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # in CI, a node dies with its replica: tests/benchmarks/test_cluster.py
 def test_a_replica_that_is_killed_takes_no_request_with_it(client, vectors):
     bodies = [{"embedding": vector.tolist(), "strategy": "remasking", "steps": 100} for vector in vectors]
     expected = [texts(client.post(URL, json=body)) for body in bodies]
