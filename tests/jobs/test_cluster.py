@@ -1,7 +1,8 @@
 """Every job as it is sent to a cluster of a head without work and two nodes, its folders on storage that all of them
 share, and in an object store.
 
-The cluster is real, `ray start` three times; the object store is moto's server. Node deaths are in test_node_deaths.py.
+The cluster is real, `ray start` three times; the object store is moto's server. Nodes die in test_encode_faults.py and
+test_train_faults.py.
 """
 
 import json
