@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 
 from benchmarks.nodes import Node, Nodes, Submitted
 from benchmarks.ports import free_ports
-from benchmarks.serve_checkpoints import random_vectors, write_checkpoint
-from benchmarks.serve_killed import first_answer_after, known_texts, lost_and_wrong
-from benchmarks.serve_load import Answer, body_of, closed_loop, failures
+from benchmarks.serve_checkpoints import write_checkpoint
+from benchmarks.serve_killed import first_answer_after, lost_and_wrong, under_load
+from benchmarks.serve_load import failures
 from benchmarks.serve_server import Server, deploy, serving_environment
 from embinv.data.schema import matrix
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MINILM = ROOT / "configs" / "minilm.yaml"
 DIM = 384
 CLIENTS, DISTINCT = 8, 64
-BEFORE_S, AFTER_S, BACK_S = 5.0, 5.0, 120.0  # of load before the kill and after all is back, and at most until then
+BACK_S = 120.0  # at most, until a replica is replaced
 SAME = 1e-4  # of two runs whose sums were made in another order; a step left out leaves a hundredth
 
 
@@ -164,14 +164,7 @@ def serve_node_killed(arguments: Namespace, scratch: Path) -> dict[str, Any]:
 
 
 async def _kill_under_load(server: Server, nodes: Nodes, workers: list[Node]) -> dict[str, Any]:
-    vectors = random_vectors(DISTINCT)
-    known = await asyncio.to_thread(known_texts, server, vectors)
-    bodies, expected = [body_of(vectors[row]) for row in known], list(known.values())
-    answers: list[Answer] = []
-    over = asyncio.Event()
-    load = asyncio.create_task(closed_loop(server.invert, bodies, CLIENTS, over.is_set, answers))
-    try:
-        await asyncio.sleep(BEFORE_S)
+    async with under_load(server, CLIENTS, DISTINCT) as (answers, expected):
         spread = [replicas_on(worker) for worker in workers]
         await asyncio.to_thread(workers[1].kill)
         killed = monotonic()
@@ -181,10 +174,6 @@ async def _kill_under_load(server: Server, nodes: Nodes, workers: list[Node]) ->
             if await asyncio.to_thread(replicas_on, workers[2]) == 1:
                 replaced = monotonic() - killed
             await asyncio.sleep(0.2)
-        await asyncio.sleep(AFTER_S)
-    finally:
-        over.set()
-        await load
     counts = lost_and_wrong(answers, expected)
     back = first_answer_after(answers, killed)
     return {

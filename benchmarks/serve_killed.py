@@ -9,7 +9,8 @@ import asyncio
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from benchmarks.serve_server import Server, serve_run
 
 CLIENTS, DISTINCT, LEAST = 16, 96, 16
 BATCH, SHUFFLES = 16, 4  # of the batches that a text is tried in
-BEFORE_S, AFTER_S = 5.0, 5.0  # of load before the kill, and after all is back
+BEFORE_S, AFTER_S = 5.0, 5.0  # of load before a kill, and after all is back
 BACK_S = 60.0  # at most
 REPLICAS = (1, 2)
 
@@ -47,14 +48,7 @@ def measure_killed_replica(checkpoint: Path, arguments: Namespace) -> dict[str, 
 
 
 async def _kill_one(server: Server, replicas: int) -> dict[str, Any]:
-    vectors = random_vectors(DISTINCT)
-    known = await asyncio.to_thread(known_texts, server, vectors)
-    bodies, expected = [body_of(vectors[row]) for row in known], list(known.values())
-    answers: list[Answer] = []
-    over = asyncio.Event()
-    load = asyncio.create_task(closed_loop(server.invert, bodies, CLIENTS, over.is_set, answers))
-    try:
-        await asyncio.sleep(BEFORE_S)
+    async with under_load(server, CLIENTS, DISTINCT) as (answers, expected):
         running = await asyncio.to_thread(server.replicas)
         if len(running) != replicas:
             raise RuntimeError(f"{len(running)} replicas run instead of {replicas}")
@@ -69,10 +63,6 @@ async def _kill_one(server: Server, replicas: int) -> dict[str, Any]:
             if replaced is not None and first_answer_after(answers, killed) is not None:
                 break
             await asyncio.sleep(0.2)
-        await asyncio.sleep(AFTER_S)
-    finally:
-        over.set()
-        await load
     back = first_answer_after(answers, killed)
     return {
         **lost_and_wrong(answers, expected),
@@ -84,6 +74,30 @@ async def _kill_one(server: Server, replicas: int) -> dict[str, Any]:
         "statuses": counted(answers),
         "failures": failures(answers),
     }
+
+
+@asynccontextmanager
+async def under_load(server: Server, clients: int, distinct: int) -> AsyncIterator[tuple[list[Answer], list[str]]]:
+    """Clients ask while the block runs, BEFORE_S before it and AFTER_S after it: their answers, and the texts expected.
+
+    All answers are there once the block is left.
+
+    Raises:
+        RuntimeError: see `known_texts`.
+    """
+    vectors = random_vectors(distinct)
+    known = await asyncio.to_thread(known_texts, server, vectors)
+    bodies, expected = [body_of(vectors[row]) for row in known], list(known.values())
+    answers: list[Answer] = []
+    over = asyncio.Event()
+    load = asyncio.create_task(closed_loop(server.invert, bodies, clients, over.is_set, answers))
+    try:
+        await asyncio.sleep(BEFORE_S)
+        yield answers, expected
+        await asyncio.sleep(AFTER_S)
+    finally:
+        over.set()
+        await load
 
 
 def known_texts(server: Server, vectors: np.ndarray) -> dict[int, str]:
