@@ -204,7 +204,6 @@ def test_a_broken_promise_is_seen(broken):
     assert any(said in fault for fault in found), found
 
 
-@pytest.mark.skipif(not (ROOT / "cluster" / "Dockerfile").exists(), reason="there is no cluster/Dockerfile")
 def test_the_image_holds_what_ray_up_needs_in_it():
     recipe = (ROOT / "cluster" / "Dockerfile").read_text(encoding="utf-8")
     assert re.search(r"\brsync\b", recipe) and "openssh-client" in recipe, "the head sets workers up from its container"
